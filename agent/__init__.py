@@ -1,0 +1,3 @@
+"""deploy-agent: the on-host deployment agent."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Reading, packing and unpacking bundles, and checking unpacked releases."""

@@ -1,0 +1,1 @@
+"""Planning, installing and putting back the files of a revision."""

@@ -1,0 +1,1 @@
+"""Running the hooks of a revision."""

@@ -1,0 +1,144 @@
+"""The appspec of a revision, parsed: AWS's EC2 sections and our `services:`.
+
+Sources of the rules: AWS CodeDeploy user guide, "AppSpec file structure" pages
+(files, permissions, hooks, file_exists_behavior); docs/appspec.md for `services:`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class LifecycleEvent(StrEnum):
+    """The named moments of AWS CodeDeploy, in their order."""
+
+    BEFORE_BLOCK_TRAFFIC = "BeforeBlockTraffic"
+    AFTER_BLOCK_TRAFFIC = "AfterBlockTraffic"
+    APPLICATION_STOP = "ApplicationStop"
+    BEFORE_INSTALL = "BeforeInstall"
+    AFTER_INSTALL = "AfterInstall"
+    APPLICATION_START = "ApplicationStart"
+    VALIDATE_SERVICE = "ValidateService"
+    BEFORE_ALLOW_TRAFFIC = "BeforeAllowTraffic"
+    AFTER_ALLOW_TRAFFIC = "AfterAllowTraffic"
+
+
+class FileExistsBehavior(StrEnum):
+    """What to do with a file that is there and is not this application's."""
+
+    DISALLOW = "DISALLOW"
+    OVERWRITE = "OVERWRITE"
+    RETAIN = "RETAIN"
+
+
+class Match(StrEnum):
+    """How the version that the service reports is compared with the revision's."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "regex"
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A script attached to a lifecycle event. location: relative to the release."""
+
+    event: LifecycleEvent
+    location: str
+    timeout_seconds: float = 3600.0
+    runas: str = ""
+    sudo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileMapping:
+    """source: relative to the release, "" for all of it; destination: an absolute folder."""
+
+    source: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class AclEntry:
+    """One entry: kind is user, group, mask or other; perms such as "r-x"."""
+
+    default: bool
+    kind: str
+    name: str
+    perms: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Applies only to what this deployment installs. mode: None leaves the bundle's."""
+
+    object: str
+    pattern: str = "**"
+    excludes: tuple[str, ...] = ()
+    types: tuple[str, ...] = ("file", "directory")
+    owner: str = ""
+    group: str = ""
+    mode: int | None = None
+    acls: tuple[AclEntry, ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCheck:
+    """The status endpoint that proves a revision. version: JSON pointer, "" switches it off."""
+
+    url: str
+    version: str = "/version"
+    match: Match = Match.EXACT
+    healthy: tuple[tuple[str, str], ...] = ()
+    within_seconds: float = 60.0
+    stable_for_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An entry of `services:`. consul, environment: kept as read until their parts exist."""
+
+    unit: str = ""
+    stop_timeout_seconds: float = 30.0
+    status: StatusCheck | None = None
+    consul: dict[str, object] | None = None
+    environment: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppSpec:
+    """A valid appspec. filename: its name in the release's root."""
+
+    filename: str
+    files: tuple[FileMapping, ...] = ()
+    file_exists_behavior: FileExistsBehavior | None = None
+    permissions: tuple[Permission, ...] = ()
+    hooks: dict[LifecycleEvent, tuple[Hook, ...]] = field(default_factory=dict)
+    services: tuple[Service, ...] = ()
+
+
+class Severity(StrEnum):
+    """error: the appspec is refused; warning: it is accepted, and this is worth knowing."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding in a text file. line and column count from 1; 0 where there is no place."""
+
+    severity: Severity
+    file: str
+    line: int
+    column: int
+    message: str
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        """file:line:column: severity: message (suggestion)."""
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        hint = f" ({self.suggestion})" if self.suggestion else ""
+        return f"{place}: {self.severity}: {self.message}{hint}"

@@ -1,0 +1,84 @@
+"""The agent's configuration, as a frozen value. Sizes are bytes, durations seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class StopFailure(StrEnum):
+    """What a failing ApplicationStop hook of the old revision does."""
+
+    FALLBACK = "fallback"
+    FAIL = "fail"
+
+
+class Leftover(StrEnum):
+    """What happens to processes that a successful hook leaves behind."""
+
+    WARN = "warn"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """One source. application: "" means that each sub-folder of path is an application."""
+
+    type: str
+    path: str
+    application: str = ""
+    group: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a bundle may cost. Counted from real bytes, not from an archive's headers."""
+
+    bundle_bytes: int = 20 * 2**30
+    unpacked_bytes: int = 40 * 2**30
+    members: int = 1_000_000
+    depth: int = 64
+    ratio: int = 500  # unpacked to packed, looked at from 64 MiB of unpacked bytes on
+    free_bytes: int = 64 * 2**20  # left free on every file system that is written to
+    free_inodes: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """grace_seconds: between TERM and KILL. log_bytes: kept per hook, head and tail together."""
+
+    grace_seconds: float = 10.0
+    leftover: Leftover = Leftover.WARN
+    log_bytes: int = 10 * 2**20
+    retry_seconds: float = 5.0  # pause before a hook that exited 75 runs again
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What prune keeps, beside current and previous which are always kept."""
+
+    releases: int = 3
+    bundles: int = 5
+    deployments: int = 100
+    max_bytes: int = 0  # 0: no limit by size
+    max_age_seconds: float = 0.0  # 0: no limit by age
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that agent.yaml may say, with its defaults."""
+
+    state_dir: Path
+    run_dir: Path
+    sources: tuple[SourceSettings, ...] = ()
+    poll_seconds: float = 2.0
+    group: str = "default"
+    api_group: str = "deploy-agent"
+    stop_failure: StopFailure = StopFailure.FALLBACK
+    starts: int = 5
+    step_timeouts: dict[str, float] = field(default_factory=dict)  # by step name
+    shutdown_seconds: float = 20.0
+    limits: Limits = Limits()
+    hooks: HookSettings = HookSettings()
+    retention: Retention = Retention()

@@ -1,0 +1,1 @@
+"""Bundles on their way: runs on CI and laptops, never in the daemon."""

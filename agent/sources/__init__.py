@@ -1,0 +1,1 @@
+"""Where revisions come from: one file each."""

@@ -1,0 +1,1 @@
+"""What is done to the host: one file each, do() and undo() side by side."""

@@ -1,0 +1,1 @@
+"""How host and network are touched: one third-party library per file."""
