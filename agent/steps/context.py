@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent.formats.appspec import load_appspec
 from agent.hooks.runner import HookRunner
+from agent.hooks.scene import BundleFacts, HookScene
+from agent.model.appspec import AppSpec, LifecycleEvent
 from agent.model.deployment import Deployment, Revision
+from agent.model.installed import InstalledFile
 from agent.model.release import Release
 from agent.model.settings import Settings
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledFile:
-    """A path that a committed revision of an application owns on this host."""
-
-    path: str
-    application: str
-    kind: str  # file | dir | link
-    size: int
-    mtime_ns: int
-    mode: int
-    uid: int
-    gid: int
-    digest: bytes  # sha256 of the content; of the target for a link; b"" for a dir
+from agent.system.http import HttpClient
+from agent.system.threads import run_blocking
 
 
 class InstalledFiles(Protocol):
     """The committed files, read only."""
+
+    def attach(self, connection: sqlite3.Connection) -> None:
+        """Make them readable as committed.installed on a connection opened with uri=True."""
 
     def of(self, application: str) -> Iterator[InstalledFile]:
         """Every file of one application, ordered by path."""
@@ -49,6 +44,15 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """What prune leaves on the disk: names of releases and bundles, ids of deployments."""
+
+    releases: frozenset[str]
+    bundles: frozenset[str]
+    deployments: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """One deployment's view of the world.
 
@@ -56,6 +60,9 @@ class Context:
     work_dir: deployments/<id>: the plan and what is kept for undo lie here.
     progress: called with (done, total) in bytes or files, from any thread.
     cancel:   blocking work checks it; set by abort, deadline and shutdown.
+    quarantined: digest to cause, of this application on this host.
+    keep:     what prune must leave; blocks.
+    report:   tells the source how the deployment ended.
     """
 
     deployment: Deployment
@@ -68,3 +75,33 @@ class Context:
     installed: InstalledFiles
     progress: Callable[[int, int], None]
     cancel: Cancel
+    http: HttpClient
+    quarantined: Mapping[str, str]
+    keep: Callable[[], Keep]
+    report: Callable[[Deployment], Awaitable[None]]
+
+    async def appspec(self, release: Release) -> AppSpec:
+        """The appspec of a release; raises AgentError."""
+        appspec, _ = await run_blocking(self.cancel, load_appspec, release.tree)
+        return appspec
+
+    async def run_event(self, event: LifecycleEvent, release: Release) -> None:
+        """Run the hooks that `release` has for an event; raises AgentError."""
+        appspec = await self.appspec(release)
+        hooks = appspec.hooks.get(event, ())
+        if not hooks:
+            return
+        revision = self.deployment.revision
+        scene = HookScene(
+            deployment_id=self.deployment.id,
+            application=revision.application,
+            group=revision.group,
+            group_id=revision.group,
+            tree=release.tree,
+            version=revision.version,
+            previous_version=self.deployment.previous_version,
+            bundle=BundleFacts(),
+            log=self.log,
+            cancel=self.cancel,
+        )
+        await self.hooks.run_event(event, hooks, scene)

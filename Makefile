@@ -1,0 +1,57 @@
+# `make help` lists the targets. Every target does its own set-up and may be run again.
+
+PYTHON  ?= python3
+WORKERS ?= 2
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test test-fast lint format demo bench clean test-tools
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## Virtual environment; then use .venv/bin/agentctl, .venv/bin/deploy-agent
+	@# Compiled here, so that agentctl starts at once also where PYTHONDONTWRITEBYTECODE is set.
+	@$(BIN)/python -m compileall -q agent
+
+test: setup test-tools  ## Everything: linters, types, layers, sizes, glossary, all tests
+	$(PYTEST) tests
+
+test-fast: setup test-tools  ## The same without the tests marked slow or host (under a minute)
+	$(PYTEST) -m "not slow and not host" tests
+
+lint: setup test-tools  ## Only ruff, mypy, shellcheck, layers, sizes, glossary
+	$(PYTEST) -rP tests/lint
+
+format: setup  ## Let ruff put the code in shape
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+demo: setup  ## A good revision, a bad one, and the good one serving again
+	examples/demo/run
+
+bench: setup  ## Measure the agent's own overhead
+	$(BIN)/python -m bench.run
+
+clean:  ## Remove everything that these targets made
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+test-tools:
+	@.ci/debian-packages
+
+# A stamp each: a run that was interrupted leaves none, and the next one starts over.
+$(VENV)/.created:
+	@.ci/debian-packages --python "$(PYTHON)"
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.created
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

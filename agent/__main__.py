@@ -1,0 +1,71 @@
+"""deploy-agent, the daemon: command line, logging, and the last word on errors."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from agent import __version__, daemon
+from agent.formats import settings as settings_format
+from agent.model.errors import AgentError
+
+
+def main() -> int:
+    """Run the daemon; the exit code of the process."""
+    args = _parser().parse_args()
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO,
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    os.umask(0o022)
+    try:
+        settings = settings_format.load_settings(args.config, user_defaults=os.geteuid() != 0)
+        if args.check:
+            return 0
+        options = daemon.Options(
+            socket=args.socket or settings.run_dir / "agent.sock",
+            polls=not args.foreground,
+            lifeline=args.lifeline,
+        )
+        asyncio.run(_run(settings, options))
+    except AgentError as error:
+        _print_error(error)
+        return 1
+    return 0
+
+
+async def _run(settings: settings_format.Settings, options: daemon.Options) -> None:
+    await daemon.serve(daemon.Daemon(settings, options))
+
+
+def _print_error(error: AgentError) -> None:
+    lines = [f"deploy-agent: {error.message}", *(f"  {each}" for each in error.details)]
+    if error.remedy:
+        lines.append(f"{error.remedy}.")
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deploy-agent", description="The deployment agent of this host."
+    )
+    parser.add_argument("--version", action="version", version=f"deploy-agent {__version__}")
+    parser.add_argument("--config", type=Path, help="agent.yaml to use")
+    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument("--socket", type=Path, help="where the API listens")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    parser.add_argument(
+        "--foreground", action="store_true", help="serve one agentctl: ask no source"
+    )
+    parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

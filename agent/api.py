@@ -1,0 +1,377 @@
+"""The HTTP API on the unix socket (docs/api.md): who may ask what, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import json
+import logging
+import os
+import pwd
+import re
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from agent import planning, views
+from agent.equipment import Equipment
+from agent.model.deployment import Deployment, Revision, Trigger
+from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
+from agent.model.release import Layout
+from agent.queue import DeploymentQueue
+from agent.status import StatusView
+from agent.store.state import Hold
+
+
+logger = logging.getLogger(__name__)
+
+Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_EVENT_SECONDS = 0.2
+_NAME = re.compile(r"^(?P<application>.+?)[-_]v?(?P<version>\d.*)$")
+_STATUS = {NotPermitted: 403, NotFound: 404, Conflict: 409}
+
+
+class Api:
+    """The routes. Reading is for everybody on the host, changing for root and the API group."""
+
+    def __init__(
+        self, equipment: Equipment, queue: DeploymentQueue, status: StatusView
+    ) -> None:
+        self._equipment = equipment
+        self._state = equipment.state
+        self._queue = queue
+        self._status = status
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(middlewares=[_answer_errors, self._check_access])
+        app.add_routes(
+            [
+                web.get("/v1/version", self._version),
+                web.get("/v1/status", self._read_status),
+                web.get("/v1/deployments", self._history),
+                web.post("/v1/deployments", self._deploy),
+                web.get("/v1/deployments/{id}", self._deployment),
+                web.get("/v1/deployments/{id}/events", self._events),
+                web.get("/v1/deployments/{id}/log", self._log),
+                web.post("/v1/deployments/{id}/abort", self._abort),
+                web.post("/v1/plan", self._plan),
+                web.post("/v1/rollback", self._rollback),
+                web.post("/v1/retry", self._retry),
+                web.put("/v1/hold", self._hold),
+                web.delete("/v1/hold", self._unhold),
+            ]
+        )
+        return app
+
+    # access
+
+    @web.middleware
+    async def _check_access(self, request: web.Request, route: Route) -> web.StreamResponse:
+        _, uid, gid = _peer(request)
+        request["by"] = await asyncio.to_thread(_user_name, uid)
+        if request.method != "GET":
+            group = self._equipment.settings.api_group
+            if not await asyncio.to_thread(_may_change, uid, gid, group):
+                raise NotPermitted(
+                    f"cannot change anything as user {request['by']}: this is for root and the"
+                    f" group {group}",
+                    code=Code.NOT_PERMITTED,
+                    remedy=f"Use sudo, or join the group: adduser {request['by']} {group}",
+                )
+        return await route(request)
+
+    # reading
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return _json(self._status.agent())
+
+    async def _read_status(self, request: web.Request) -> web.Response:
+        return _json(await self._status.read(request.query.get("application")))
+
+    async def _history(self, request: web.Request) -> web.Response:
+        try:
+            limit = min(max(int(request.query.get("limit", "20")), 1), 1000)
+        except ValueError as error:
+            raise _bad_request("limit is not a number") from error
+        found = await asyncio.to_thread(
+            self._state.deployments, request.query.get("application"), limit
+        )
+        return _json({"deployments": [views.deployment_view(each) for each in found]})
+
+    async def _deployment(self, request: web.Request) -> web.Response:
+        return _json({"deployment": await self._view(await self._find(request))})
+
+    async def _find(self, request: web.Request) -> Deployment:
+        name = request.match_info["id"]
+        if name != "last":
+            return await asyncio.to_thread(self._state.deployment, name)
+        if self._queue.running is not None:
+            return self._queue.running.deployment
+        newest = await asyncio.to_thread(self._state.deployments, None, 1)
+        if not newest:
+            raise NotFound(
+                "cannot find the last deployment: there has been none on this host",
+                code=Code.NOT_FOUND,
+                remedy="Deploy something: agentctl deploy BUNDLE",
+            )
+        return newest[0]
+
+    async def _view(self, deployment: Deployment) -> dict[str, Any]:
+        running = self._queue.running
+        if running is not None and running.deployment.id == deployment.id:
+            return views.running_view(running.record, aborting=bool(running.abort_reason))
+        saved = await asyncio.to_thread(self._state.deployment, deployment.id)
+        return views.whole_view(saved, await asyncio.to_thread(self._state.steps, saved.id))
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        deployment = await self._find(request)
+
+        async def events() -> AsyncIterator[dict[str, Any]]:
+            last = None
+            while True:
+                view = await self._view(deployment)
+                if view != last:
+                    yield {"deployment": view}
+                    last = view
+                if view["outcome"] is not None:
+                    return
+                await self._queue.wait_for_change(_EVENT_SECONDS)
+
+        return await _stream(request, events())
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        deployment = await self._find(request)
+        layout = Layout(self._equipment.settings.state_dir)
+        path = layout.work_dir(deployment.id) / "log"
+        follow = request.query.get("follow") == "1"
+
+        async def lines() -> AsyncIterator[dict[str, Any]]:
+            offset = 0
+            while True:
+                saved = await asyncio.to_thread(self._state.deployment, deployment.id)
+                found, offset = await asyncio.to_thread(_read_lines, path, offset)
+                for line in found:
+                    yield {"line": line}
+                if found:
+                    continue
+                if not follow or saved.ended_at:
+                    return
+                await self._queue.wait_for_change(_EVENT_SECONDS)
+
+        return await _stream(request, lines())
+
+    # changing
+
+    async def _deploy(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"bundle", "application", "version", "group", "force"})
+        revision = await self._revision(body)
+        trigger = Trigger.RETRY if body.get("force") is True else Trigger.OPERATOR
+        deployment = await self._queue.request(revision, trigger, by=request["by"])
+        return _json({"deployment": views.deployment_view(deployment)}, status=202)
+
+    async def _revision(self, body: dict[str, Any]) -> Revision:
+        bundle = body.get("bundle")
+        if not isinstance(bundle, str) or not bundle.startswith("/"):
+            raise _bad_request("bundle is not an absolute path")
+        path = Path(bundle)
+        if not await asyncio.to_thread(path.exists):
+            raise NotFound(
+                f"cannot deploy {bundle}: there is no such file or folder on this host",
+                code=Code.BUNDLE_MISSING,
+                remedy="Name a zip, tar or tgz, or a folder with an appspec.yml",
+            )
+        stem = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
+        named = _NAME.match(stem)
+        application = body.get("application") or (named["application"] if named else stem)
+        version = body.get("version") or (named["version"] if named else stem)
+        return Revision(
+            application=_name(application, "application"),
+            group=_name(body.get("group") or self._equipment.settings.group, "group"),
+            version=_name(version, "version"),
+            bundle=bundle,
+        )
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"bundle", "application", "version", "group"})
+        plan = await planning.plan_bundle(self._equipment, await self._revision(body))
+        return _json({"plan": plan})
+
+    async def _rollback(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"application", "to"})
+        application = await self._one_application(body.get("application"))
+        to = body.get("to")
+        version = None if to is None else _name(to, "to")
+        deployment = await self._queue.rollback(application, version, by=request["by"])
+        return _json({"deployment": views.deployment_view(deployment)}, status=202)
+
+    async def _retry(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"application"})
+        application = await self._one_application(body.get("application"))
+        deployment = await self._queue.retry(application, by=request["by"])
+        return _json({"deployment": views.deployment_view(deployment)}, status=202)
+
+    async def _one_application(self, asked: object) -> str:
+        known = await asyncio.to_thread(self._state.applications)
+        if asked is not None:
+            if asked not in known:
+                raise _unknown_application(str(asked), known)
+            return str(asked)
+        if len(known) != 1:
+            raise _bad_request(
+                f"name the application: {', '.join(known)}" if known else "nothing is deployed yet"
+            )
+        return known[0]
+
+    async def _abort(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"now"})
+        deployment = await self._find(request)
+        await self._queue.abort(deployment.id, by=request["by"], now=body.get("now") is True)
+        return _json({"deployment": await self._view(deployment)}, status=202)
+
+    async def _hold(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"reason", "for_seconds"})
+        reason, seconds = body.get("reason"), body.get("for_seconds")
+        if not isinstance(reason, str) or not reason.strip():
+            raise _bad_request("a hold needs a reason")
+        if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
+            raise _bad_request("for_seconds is not a positive number")
+        now = time.time()
+        hold = Hold(reason, request["by"], now, None if seconds is None else now + seconds)
+        await asyncio.to_thread(self._state.save_hold, hold)
+        return _json({"hold": views.hold_view(hold)})
+
+    async def _unhold(self, _request: web.Request) -> web.Response:
+        await asyncio.to_thread(self._state.save_hold, None)
+        return _json({"hold": None})
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, route: Route) -> web.StreamResponse:
+    try:
+        return await route(request)
+    except AgentError as error:
+        status = _STATUS.get(type(error), 400 if error.code is Code.BAD_REQUEST else 500)
+        if error.code in (Code.APPSPEC_INVALID, Code.BUNDLE_REFUSED, Code.BUNDLE_DAMAGED):
+            status = 400
+        return _error(error, status)
+    except web.HTTPException as error:
+        return _error(_bad_request(f"{request.method} {request.path}: {error.reason}"), error.status)
+    except Exception as error:
+        logger.exception("%s %s failed", request.method, request.path)
+        internal = AgentError(
+            f"cannot answer: internal error {type(error).__name__}: {error}",
+            code=Code.INTERNAL,
+            remedy="Report this with the traceback: journalctl -u deploy-agent",
+        )
+        return _error(internal, 500)
+
+
+def _error(error: AgentError, status: int) -> web.Response:
+    body = {
+        "code": error.code,
+        "message": error.message,
+        "details": list(error.details),
+        "remedy": error.remedy,
+        "where": error.where,
+    }
+    return _json({"error": body}, status=status)
+
+
+def _json(body: dict[str, Any], *, status: int = 200) -> web.Response:
+    return web.json_response({"schema": views.SCHEMA, **body}, status=status)
+
+
+def _bad_request(cause: str) -> AgentError:
+    return AgentError(
+        f"cannot do what was asked: {cause}", code=Code.BAD_REQUEST, remedy="See docs/api.md"
+    )
+
+
+def _unknown_application(name: str, known: list[str]) -> NotFound:
+    return NotFound(
+        f"cannot find application {name!r} on this host",
+        code=Code.NOT_FOUND,
+        details=(f"known here: {', '.join(known) or 'none'}",),
+        remedy="See: agentctl status",
+    )
+
+
+async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
+    try:
+        body = await request.json() if request.can_read_body else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise _bad_request("the body is not a JSON object")
+    unknown = sorted(set(body) - known)
+    if unknown:
+        raise _bad_request(f"unknown keys: {', '.join(unknown)}")
+    return body
+
+
+def _name(value: object, what: str) -> str:
+    # names become folders, log lines and environment variables
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,127}", value):
+        raise _bad_request(
+            f"{what} {value!r} is not a name: letters, digits and ._+~:@- , at most 128"
+        )
+    return value
+
+
+async def _stream(
+    request: web.Request, items: AsyncIterator[dict[str, Any]]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    async for item in items:
+        await response.write(json.dumps(item).encode() + b"\n")
+    await response.write_eof()
+    return response
+
+
+def _read_lines(path: Path, offset: int) -> tuple[list[str], int]:
+    """Whole lines from `offset` on, at most 256 KiB of them, and where they end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            piece = file.read(256 * 1024)
+    except OSError:
+        return [], offset
+    end = piece.rfind(b"\n") + 1
+    if end == 0:
+        return [], offset
+    return piece[:end].decode("utf-8", "replace").splitlines(), offset + end
+
+
+def _peer(request: web.Request) -> tuple[int, int, int]:
+    """Pid, uid and gid of the other end (SO_PEERCRED, unix(7))."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None:
+        raise NotPermitted("cannot tell who asks", code=Code.NOT_PERMITTED)
+    size = struct.calcsize("3i")
+    pid, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid, gid
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _may_change(uid: int, gid: int, group: str) -> bool:
+    if uid in (0, os.geteuid()):
+        return True
+    try:
+        wanted = grp.getgrnam(group).gr_gid
+        return wanted in os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:
+        return False

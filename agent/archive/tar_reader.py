@@ -1,0 +1,310 @@
+"""Reading a tar as a stream of entries: ustar, GNU long names, and pax headers.
+
+Source: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; tar(5). What
+readers take differently is refused: sparse files, sizes below zero, headers that repeat, and
+anything behind the end mark.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from agent.archive.member import EntryKind, Member
+from agent.archive.refusals import damaged, refused, refused_bundle, shown
+
+BLOCK = 512
+_LATEST_TIME = 2**33  # seconds; every file system of ours can store times up to here
+_MAX_HEADER_BYTES = 128 * 1024  # of a pax header; of a long name
+_MAX_PADDING_BYTES = 2**20  # zeros behind the end mark: a tape's record, and then some
+_PIECE_BYTES = 256 * 1024
+_ZEROS = bytes(BLOCK)
+_ADLER_MODULUS = 65521
+
+_FILE, _LINK, _DIR = b"0", b"2", b"5"
+_REFUSED_TYPES = {
+    b"1": ("is a hard link", "Pack the bundle with: tar --hard-dereference"),
+    b"3": ("is a device", ""),
+    b"4": ("is a device", ""),
+    b"6": ("is a fifo", ""),
+    b"S": ("is a sparse file", "Pack the bundle without --sparse."),
+    b"M": ("goes on in another volume", ""),
+    b"V": ("is a volume label", "Pack the bundle without --label."),
+    b"D": ("belongs to an incremental dump", "Pack the bundle without --incremental."),
+}
+_MEANINGFUL = ("path", "linkpath", "size", "mtime")
+
+
+class Stream(Protocol):
+    """The bytes of a tar, forward only."""
+
+    def position(self) -> int:
+        """Offset of the next byte."""
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
+
+    def skip(self, count: int) -> None:
+        """Leave out `count` bytes."""
+
+
+class FileStream:
+    """A tar in a file; what is skipped is not read."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._bytes = b""
+        self._start = 0
+        self._at = 0
+
+    def position(self) -> int:
+        """Offset of the next byte."""
+        return self._start + self._at
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
+        if self._at + count > len(self._bytes):
+            self._start, self._at = self.position(), 0
+            self._bytes = os.pread(self._fd, max(count, _PIECE_BYTES), self._start)
+        piece = self._bytes[self._at : self._at + count]
+        self._at += len(piece)
+        return piece
+
+    def skip(self, count: int) -> None:
+        """Leave out `count` bytes, also beyond the end."""
+        self._at += count
+        if self._at > len(self._bytes):
+            self._start, self._at, self._bytes = self.position(), 0, b""
+
+
+class PieceStream:
+    """A tar that comes in pieces, as it is inflated."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._bytes = b""
+        self._at = 0
+        self._start = 0
+
+    def position(self) -> int:
+        """Offset of the next byte."""
+        return self._start + self._at
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
+        end = self._at + count
+        if end > len(self._bytes):
+            self._fill(count)
+            end = count
+        piece = self._bytes[self._at : end]
+        self._at += len(piece)
+        return piece
+
+    def skip(self, count: int) -> None:
+        """Leave out `count` bytes, or what there is."""
+        while count:
+            left = len(self._bytes) - self._at
+            step = min(count, left)
+            self._at += step
+            count -= step
+            if count and not self._fill(1):
+                return
+
+    def _fill(self, count: int) -> bool:
+        """Move the rest to the front and have at least `count` bytes, if there are as many."""
+        parts = [self._bytes[self._at :]]
+        there = len(parts[0])
+        self._start, self._at = self.position(), 0
+        while there < count and (piece := next(self._pieces, b"")):
+            parts.append(piece)
+            there += len(piece)
+        self._bytes = b"".join(parts)
+        return there >= count
+
+
+def read_members(stream: Stream) -> Iterator[Member]:
+    """Every entry, in the order of the tar. Between two of them the caller may read content.
+
+    After a file is yielded, the stream stands at the first byte of its content.
+    Raises AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED) at the first entry that breaks a rule.
+    """
+    extra: dict[str, str] = {}
+    name = "the first one"
+    while True:
+        block = stream.read(BLOCK)
+        if block == _ZEROS:
+            _check_padding(stream, extra)
+            return
+        if len(block) < BLOCK:
+            raise damaged(
+                f"it ends behind entry {shown(name)} without an end mark: "
+                "is the file still being copied?"
+            )
+        _check_sum(block, name)
+        size = _number(block[124:136], name)
+        if block[156:157] in b"xgLK":
+            _read_extra(stream, block, size, extra)
+            continue
+        member = _to_member(block, stream.position(), size, extra)
+        extra.clear()
+        name = member.path
+        yield member
+        end = member.pos + -(-member.packed // BLOCK) * BLOCK
+        stream.skip(end - stream.position())
+
+
+def read_pieces(stream: Stream, member: Member) -> Iterator[bytes]:
+    """The content of the entry that read_members() yielded last, in pieces."""
+    left = member.size
+    while left:
+        piece = stream.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise damaged(f"entry {shown(member.path)} is cut off")
+        left -= len(piece)
+        yield piece
+
+
+def _check_padding(stream: Stream, extra: dict[str, str]) -> None:
+    """Behind the end mark there may be zeros only, and not many."""
+    if extra:
+        raise damaged("a header without its entry stands before the end mark")
+    count = 0
+    while piece := stream.read(_PIECE_BYTES):
+        count += len(piece)
+        if piece.count(0) != len(piece):
+            raise refused_bundle(
+                "something follows the tar's end mark", "Do not join tars: pack one."
+            )
+        if count > _MAX_PADDING_BYTES:
+            raise refused_bundle("too many zeros follow the tar's end mark", "Pack it again.")
+
+
+def _check_sum(block: bytes, name: str) -> None:
+    """The header's checksum: the sum of its bytes, its own field taken as blanks.
+
+    The lower half of adler32 is that sum plus one, modulo 65521, and ten times as quick as sum().
+    """
+    wanted = _number(block[148:156], name)
+    total = (zlib.adler32(block) & 0xFFFF) - sum(block[148:156]) + 8 * ord(" ") - 1
+    if (total - wanted) % _ADLER_MODULUS:
+        raise damaged(f"the header behind entry {shown(name)} has the wrong checksum")
+
+
+def _number(field: bytes, name: str) -> int:
+    """A number of a header: octal text, or base 256 where the first bit is set."""
+    if field[0] & 0x80:
+        if field[0] != 0x80:
+            raise refused(name, "or the one behind it has a number below zero in its header")
+        return int.from_bytes(field[1:], "big")
+    digits = field.split(b"\0", 1)[0].strip(b" ")
+    try:
+        return int(digits, 8) if digits.isdigit() or digits else 0
+    except ValueError:
+        raise damaged(f"the header behind entry {shown(name)} is not a tar header") from None
+
+
+def _read_extra(stream: Stream, block: bytes, size: int, extra: dict[str, str]) -> None:
+    """Take in a header that says more about the next entry (pax x; GNU L, K) or all (pax g)."""
+    kind = block[156:157]
+    if size > _MAX_HEADER_BYTES:
+        raise refused_bundle(
+            f"it has an extended header of {size} bytes",
+            f"Pack it without extended attributes; {_MAX_HEADER_BYTES} bytes are allowed.",
+        )
+    content = stream.read(size)
+    stream.skip(-size % BLOCK)
+    if len(content) < size:
+        raise damaged("it ends in an extended header: is the file still being copied?")
+    if kind in b"xg":
+        records = _pax_records(content)
+        if kind == b"g" and records.keys() & {"path", "linkpath", "size"}:
+            raise refused_bundle("a global header names or sizes its entries", "Pack it again.")
+        if kind == b"g":
+            return
+    else:
+        value = content.split(b"\0", 1)[0]
+        records = {"path" if kind == b"L" else "linkpath": _text(value)}
+    if extra.keys() & records.keys() or (kind == b"x" and "" in extra):
+        raise refused_bundle("an extended header says the same thing twice", "Pack it again.")
+    extra.update(records)
+    if kind == b"x":
+        extra[""] = ""  # a second pax header for one entry is refused
+
+
+def _pax_records(content: bytes) -> dict[str, str]:
+    """The records "<length> <key>=<value>\\n" that mean something to us."""
+    records: dict[str, str] = {}
+    while content:
+        digits, _, _ = content[:20].partition(b" ")
+        length = int(digits) if digits.isdigit() else 0
+        record, content = content[len(digits) + 1 : length], content[length:]
+        key, equals, value = record.partition(b"=")
+        if not equals or not value.endswith(b"\n") or length > _MAX_HEADER_BYTES:
+            raise damaged("a pax header cannot be read")
+        if key.startswith(b"GNU.sparse."):
+            raise refused_bundle("it holds a sparse file", "Pack the bundle without --sparse.")
+        name = key.decode(errors="replace")
+        if name in _MEANINGFUL:
+            records[name] = _text(value[:-1])
+    return records
+
+
+def _to_member(block: bytes, pos: int, size: int, extra: dict[str, str]) -> Member:
+    path = extra.get("path")
+    if path is None:
+        path = _text(block[:100].split(b"\0", 1)[0])
+        prefix = block[345:500].split(b"\0", 1)[0]
+        if prefix and block[257:263] == b"ustar\0":
+            path = f"{_text(prefix)}/{path}"
+    if "\0" in path:
+        raise refused(path, "has a NUL in its name")
+    kind, mode = block[156:157], _number(block[100:108], path)
+    if "size" in extra:
+        size = _pax_size(extra["size"], path)
+    mtime_ns = _pax_time(extra["mtime"], path) if "mtime" in extra else (
+        min(_number(block[136:148], path), _LATEST_TIME) * 10**9
+    )
+    if kind == b"\0":
+        kind = _DIR if path.endswith("/") else _FILE
+    if kind == _FILE:
+        if path.endswith("/"):
+            raise refused(path, "is named as a folder but marked as a file")
+        return Member(pos, path, EntryKind.FILE, mode & 0o7777, size, mtime_ns, packed=size)
+    if kind not in (_DIR, _LINK):
+        cause, remedy = _REFUSED_TYPES.get(kind, (f"is of the unknown type {kind!r}", ""))
+        raise refused(path, cause, remedy) if remedy else refused(path, cause)
+    if size:
+        raise refused(path, "is no file, but has content of its own")
+    if kind == _DIR:
+        return Member(pos, path, EntryKind.DIR, 0o755, 0, mtime_ns)
+    target = extra.get("linkpath")
+    if target is None:
+        target = _text(block[157:257].split(b"\0", 1)[0])
+    return Member(pos, path, EntryKind.LINK, 0o777, 0, mtime_ns, target=target)
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        remedy = "Rename it, or pack the bundle in a UTF-8 locale."
+        raise refused(raw, "is not a UTF-8 name", remedy) from error
+
+
+def _pax_size(text: str, path: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise refused(path, f"has the size {shown(text)}")
+    return int(text)
+
+
+def _pax_time(text: str, path: str) -> int:
+    """A pax time, "1700000000.123456789", in nanoseconds; before 1970 it is 0."""
+    whole, _, fraction = text.partition(".")
+    if whole.startswith("-"):
+        return 0
+    digits = (fraction + "000000000")[:9]
+    if not (whole + digits).isdigit() or not text.isascii() or len(whole) > 19:
+        raise damaged(f"entry {shown(path)} has the time {shown(text)}")
+    return min(int(whole), _LATEST_TIME) * 10**9 + int(digits)

@@ -1,0 +1,158 @@
+"""Reading what the entries of a zip contain, each checked against the central directory.
+
+Source: PKWARE APPNOTE 6.3.10, section 4.3.7 (local header), 4.4.4 (flags, methods).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+
+from agent.archive import names
+from agent.archive.member import Member
+from agent.archive.refusals import damaged, refused, shown
+from agent.archive.window import Window
+
+STORED = 0
+DEFLATED = 8
+METHODS = (STORED, DEFLATED)
+LOCAL_BYTES = 30  # a local header without name and extra fields
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_LOCAL_MAGIC = b"PK\x03\x04"
+_UTF8 = 0x0800
+_SIZES_FOLLOW = 0x0008
+_ENCRYPTED = 0x0001
+_IN_ZIP64 = 0xFFFFFFFF
+_PIECE_BYTES = 256 * 1024
+
+
+def decode_name(raw: bytes, flags: int) -> str:
+    """A name as text: UTF-8 if flagged so, else UTF-8 if it is, else cp437 (which always is)."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        if flags & _UTF8:
+            raise refused(raw, "has a name that is not the UTF-8 it is said to be") from error
+        return raw.decode("cp437")
+
+
+class ZipContent:
+    """Reads entries of the zip that `fd` is open on. Each thread has its own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._window = Window(fd)
+
+    def read(self, member: Member) -> bytes:
+        """The packed bytes of a small entry."""
+        packed = self._window.read(self._start(member), member.packed)
+        if len(packed) < member.packed:
+            raise damaged(f"entry {shown(member.path)} is cut off")
+        return packed
+
+    def unpacked(self, member: Member, packed: bytes) -> bytes:
+        """The content of a small entry from its packed bytes, its size and CRC checked."""
+        content = packed
+        if member.method == DEFLATED:
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            try:  # one byte more than it may be, so that a lie about the size is seen
+                content = inflater.decompress(packed, member.size + 1)
+            except zlib.error as error:
+                raise _bad_deflate(member) from error
+            if not inflater.eof or inflater.unused_data:
+                raise _bad_deflate(member, grown=len(content) > member.size)
+        _check(member, len(content), zlib.crc32(content))
+        return content
+
+    def packed_pieces(self, member: Member) -> Iterator[bytes]:
+        """The packed bytes of a big entry, in pieces."""
+        start, left = self._start(member), member.packed
+        while left:
+            piece = os.pread(self._fd, min(left, _PIECE_BYTES), start)
+            if not piece:
+                raise damaged(f"entry {shown(member.path)} is cut off")
+            yield piece
+            start, left = start + len(piece), left - len(piece)
+
+    def pieces(self, member: Member, raw: "hashlib._Hash") -> Iterator[bytes]:
+        """The content of a big entry in pieces, checked; `raw` is fed the packed bytes."""
+        size, crc = 0, 0
+        packed = self.packed_pieces(member)
+        for piece in packed if member.method == STORED else _inflated(member, packed, raw):
+            if member.method == STORED:
+                raw.update(piece)
+            size += len(piece)
+            if size > member.size:
+                break
+            crc = zlib.crc32(piece, crc)
+            yield piece
+        _check(member, size, crc)
+
+    def _start(self, member: Member) -> int:
+        """Where the packed bytes begin, after a look whether the local header agrees."""
+        header = self._window.read(member.pos, LOCAL_BYTES)
+        if len(header) < LOCAL_BYTES or not header.startswith(_LOCAL_MAGIC):
+            raise damaged(f"the local header of entry {shown(member.path)} is missing")
+        _, _, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(
+            header
+        )
+        start = member.pos + LOCAL_BYTES + name_bytes + extra_bytes
+        name = self._window.read(member.pos + LOCAL_BYTES, name_bytes)
+        cause = ""
+        if names.clean(decode_name(name, flags)) != names.clean(member.path):
+            cause = f"is called {shown(name)} in its local header"
+        elif method != member.method or flags & _ENCRYPTED:
+            cause = "is packed otherwise according to its local header"
+        elif not flags & _SIZES_FOLLOW and (
+            crc != member.crc
+            or packed not in (member.packed, _IN_ZIP64)
+            or size not in (member.size, _IN_ZIP64)
+        ):
+            cause = "has another size or CRC in its local header"
+        elif start + member.packed > member.end:
+            cause = "overlaps with the entry behind it"
+        if cause:
+            raise refused(member.path, cause)
+        return start
+
+
+def _inflated(member: Member, packed: Iterator[bytes], raw: "hashlib._Hash") -> Iterator[bytes]:
+    """Inflate a big entry piece by piece."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    for piece in packed:
+        raw.update(piece)
+        waiting = piece
+        try:
+            while waiting and not inflater.eof:
+                yield inflater.decompress(waiting, _PIECE_BYTES)
+                waiting = inflater.unconsumed_tail
+            if inflater.unused_data or (waiting and inflater.eof):
+                raise _bad_deflate(member)
+        except zlib.error as error:
+            raise _bad_deflate(member) from error
+    while not inflater.eof:
+        rest = inflater.decompress(b"", _PIECE_BYTES)
+        if not rest:
+            raise _bad_deflate(member)
+        yield rest
+
+
+def _check(member: Member, size: int, crc: int) -> None:
+    if size > member.size:
+        raise refused(member.path, f"is bigger than the {member.size} bytes that its header says")
+    if size != member.size:
+        raise damaged(f"entry {shown(member.path)} has {size} of {member.size} bytes")
+    if crc != member.crc:
+        raise damaged(f"entry {shown(member.path)} has the wrong CRC")
+
+
+def _bad_deflate(member: Member, *, grown: bool = False) -> Exception:
+    if grown:
+        return refused(
+            member.path, f"is bigger than the {member.size} bytes that its header says"
+        )
+    return damaged(f"entry {shown(member.path)} cannot be inflated")

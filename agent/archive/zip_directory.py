@@ -1,0 +1,243 @@
+"""Reading a zip's central directory, which alone is trusted to say what the zip holds.
+
+Source: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.4; Info-ZIP's extra field 0x5455 (times). What
+different readers may take differently is refused: bytes around the archive, several parts.
+"""
+
+from __future__ import annotations
+
+import calendar
+import functools
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agent.archive import zip_content
+from agent.archive.member import EntryKind, Member
+from agent.archive.refusals import damaged, refused, refused_bundle, shown
+
+_END = struct.Struct("<4s4H2LH")
+_END_MAGIC = b"PK\x05\x06"
+_LOCATOR64 = struct.Struct("<4sLQL")
+_LOCATOR64_MAGIC = b"PK\x06\x07"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_END64_MAGIC = b"PK\x06\x06"
+_ENTRY = struct.Struct("<4s2B5H3L5H2L")
+_ENTRY_MAGIC = b"PK\x01\x02"
+_COMMENT_MAX = 0xFFFF
+_IN_ZIP64 = 0xFFFFFFFF  # the true number stands in the zip64 extra field
+_ZIP64_EXTRA = 0x0001
+_TIME_EXTRA = 0x5455
+
+_READ_BYTES = 256 * 1024
+_UNIX_HOSTS = (3, 19)  # Unix, macOS: the upper half of external_attr is st_mode
+_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+_PATCH = 0x0020
+_DEFAULT_MODE = 0o644
+_LINK_BYTES = 4096
+_DOS_EPOCH = calendar.timegm((1980, 1, 1, 0, 0, 0))
+
+_PLAIN_ZIP = "Build the bundle as one plain zip file, nothing in front of it or behind it."
+
+
+class Directory(NamedTuple):
+    """Where the central directory lies, and how many entries it has."""
+
+    offset: int
+    size: int
+    count: int
+
+
+class _Entry(NamedTuple):
+    """The fixed part of one central directory entry, in the order of the file."""
+
+    magic: bytes
+    made_version: int
+    made_host: int
+    needed: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    packed: int
+    size: int
+    name_bytes: int
+    extra_bytes: int
+    comment_bytes: int
+    disk: int
+    internal_attr: int
+    external_attr: int
+    offset: int
+
+
+def find_directory(fd: int) -> Directory:
+    """Find the central directory from the end record of the zip that `fd` is open on."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - _COMMENT_MAX - _END.size - _LOCATOR64.size)
+    tail = os.pread(fd, size - start, start)
+    at = _find_end(tail)
+    _, disk, first_disk, here, count, length, offset, _ = _END.unpack_from(tail, at)
+    directory, end = Directory(offset, length, count), start + at
+    if tail[max(0, at - _LOCATOR64.size) : at].startswith(_LOCATOR64_MAGIC):
+        end = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)[2]
+        directory = _read_end64(fd, end, start + at - _LOCATOR64.size, directory)
+    elif offset == _IN_ZIP64 or length == _IN_ZIP64:
+        raise damaged("the zip64 end record is missing")
+    if disk not in (0, 0xFFFF) or first_disk not in (0, 0xFFFF) or here != count:
+        raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
+    if directory.offset + directory.size != end:
+        raise refused_bundle(
+            f"its offsets do not fit: the central directory should end at byte {end}, but ends at "
+            f"{directory.offset + directory.size}; something was put in front of the zip",
+            _PLAIN_ZIP,
+        )
+    return directory
+
+
+def read_members(fd: int, directory: Directory) -> Iterator[Member]:
+    """Every entry of the central directory, in its order; the links with their targets.
+
+    Raises AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED) at the first entry that breaks a rule.
+    """
+    links = zip_content.ZipContent(fd)
+    base, end = directory.offset, directory.offset + directory.size
+    buffer, at, count = b"", 0, 0
+    while base + at < end:
+        if len(buffer) - at < _ENTRY.size + 3 * _COMMENT_MAX and base + len(buffer) < end:
+            base, at = base + at, 0
+            buffer = os.pread(fd, min(_READ_BYTES, end - base), base)
+        try:
+            entry = _Entry._make(_ENTRY.unpack_from(buffer, at))
+        except struct.error as error:
+            raise damaged("the central directory is cut off") from error
+        at += _ENTRY.size
+        name = buffer[at : at + entry.name_bytes]
+        extra = buffer[at + entry.name_bytes : at + entry.name_bytes + entry.extra_bytes]
+        at += entry.name_bytes + entry.extra_bytes + entry.comment_bytes
+        if entry.magic != _ENTRY_MAGIC or at > len(buffer):
+            raise damaged("the central directory is damaged")
+        member = _to_member(entry, name, extra, directory)
+        if member.kind is EntryKind.LINK:
+            member = member._replace(target=_read_link(links, member))
+        count += 1
+        yield member
+    if count != directory.count:
+        raise damaged(f"it should hold {directory.count} entries, but lists {count}")
+
+
+def _find_end(tail: bytes) -> int:
+    """The place of the end record in `tail`: its comment must end where the file ends."""
+    at = tail.rfind(_END_MAGIC)
+    if at < 0:
+        raise damaged("the end of central directory is missing: is the file still being copied?")
+    while at >= 0:
+        if at + _END.size <= len(tail):
+            comment_bytes = _END.unpack_from(tail, at)[7]
+            if at + _END.size + comment_bytes == len(tail):
+                return at
+        at = tail.rfind(_END_MAGIC, 0, at)
+    raise damaged("bytes follow the end of the zip: was something appended to it?", _PLAIN_ZIP)
+
+
+def _read_end64(fd: int, offset: int, locator: int, old: Directory) -> Directory:
+    """The zip64 end record; what the old end record says as well must agree with it."""
+    record = os.pread(fd, _END64.size, offset)
+    if len(record) < _END64.size or not record.startswith(_END64_MAGIC):
+        raise damaged("the zip64 end record is not where it should be")
+    _, size, _, _, disk, first_disk, here, count, length, start = _END64.unpack(record)
+    if offset + 12 + size != locator:
+        raise damaged("the zip64 end record has the wrong size")
+    if disk or first_disk or here != count:
+        raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
+    new = Directory(start, length, count)
+    if old.offset not in (start, _IN_ZIP64) or old.size not in (length, _IN_ZIP64):
+        raise damaged("its two end records contradict each other")
+    if old.count not in (count, 0xFFFF):
+        raise damaged("its two end records contradict each other")
+    return new
+
+
+def _to_member(entry: _Entry, raw_name: bytes, extra: bytes, directory: Directory) -> Member:
+    name = zip_content.decode_name(raw_name, entry.flags)
+    size, packed, pos, mtime = _sizes_and_time(entry, name, extra)
+    if entry.flags & _ENCRYPTED:
+        raise refused(name, "is encrypted", "Build the bundle without a password.")
+    if entry.flags & _PATCH or entry.method not in zip_content.METHODS:
+        remedy = "Build the bundle with the methods deflate or store, as zip(1) does."
+        raise refused(name, f"is packed by method {entry.method}, which is not supported", remedy)
+    if pos + zip_content.LOCAL_BYTES + len(raw_name) + packed > directory.offset:
+        raise refused(name, "lies outside the archive's content")
+    kind, mode = _kind_and_mode(entry, name)
+    if kind is EntryKind.DIR:
+        if size:
+            raise refused(name, "is a folder with content of its own")
+    elif entry.method == zip_content.STORED and packed != size:
+        raise refused(name, f"is stored, but takes {packed} bytes for its size of {size}")
+    return Member(
+        pos, name, kind, mode, size, mtime * 10**9,
+        packed=packed, method=entry.method, crc=entry.crc, end=directory.offset,
+    )  # fmt: skip
+
+
+def _sizes_and_time(entry: _Entry, name: str, extra: bytes) -> tuple[int, int, int, int]:
+    """Size, packed size, offset and mtime in seconds, after a look into the extra fields."""
+    numbers = [entry.size, entry.packed, entry.offset]
+    mtime: int | None = None
+    found64 = False
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        value, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == _TIME_EXTRA and len(value) >= 5 and value[0] & 1:
+            mtime = struct.unpack_from("<l", value, 1)[0]
+        elif kind == _ZIP64_EXTRA and not found64:
+            found64 = True
+            for place, number in enumerate(numbers):
+                if number == _IN_ZIP64:
+                    if len(value) < 8:
+                        raise damaged(f"the zip64 numbers of entry {shown(name)} are cut off")
+                    numbers[place], value = struct.unpack_from("<Q", value)[0], value[8:]
+    if _IN_ZIP64 in (entry.size, entry.packed, entry.offset) and not found64:
+        raise damaged(f"the zip64 numbers of entry {shown(name)} are missing")
+    if entry.disk not in (0, 0xFFFF):
+        raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
+    seconds = _dos_seconds(entry.date, entry.time) if mtime is None else max(0, mtime)
+    return numbers[0], numbers[1], numbers[2], seconds
+
+
+@functools.lru_cache(maxsize=1024)
+def _dos_seconds(date: int, time: int) -> int:
+    """A DOS time as Unix seconds. It has no zone: taken as UTC, the same on every host."""
+    year, month, day = 1980 + (date >> 9), date >> 5 & 15, date & 31
+    if not 1 <= month <= 12 or not 1 <= day <= 31:
+        return _DOS_EPOCH
+    return calendar.timegm((year, month, day, time >> 11, time >> 5 & 63, (time & 31) * 2))
+
+
+def _kind_and_mode(entry: _Entry, name: str) -> tuple[EntryKind, int]:
+    """What the entry is: a slash at the end makes a folder, else the Unix mode says it."""
+    mode = entry.external_attr >> 16 if entry.made_host in _UNIX_HOSTS else 0
+    file_type = stat.S_IFMT(mode)
+    if name.endswith("/"):
+        if file_type not in (0, stat.S_IFDIR):
+            raise refused(name, "is named as a folder but marked as something else")
+        return EntryKind.DIR, 0o755
+    if file_type == stat.S_IFDIR:
+        return EntryKind.DIR, 0o755
+    if file_type == stat.S_IFLNK:
+        return EntryKind.LINK, 0o777
+    if file_type not in (0, stat.S_IFREG):
+        raise refused(name, "is a device, fifo or socket")
+    return EntryKind.FILE, stat.S_IMODE(mode) or _DEFAULT_MODE
+
+
+def _read_link(content: zip_content.ZipContent, member: Member) -> str:
+    if max(member.size, member.packed) > _LINK_BYTES:
+        raise refused(member.path, f"is a link with a target of {member.size} bytes")
+    target = content.unpacked(member, content.read(member))
+    try:
+        return target.decode()
+    except UnicodeDecodeError as error:
+        raise refused(member.path, "is a link whose target is not UTF-8") from error

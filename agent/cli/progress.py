@@ -1,0 +1,83 @@
+"""A moving bar for the step that runs, below the lines of the others. Only here is rich."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from agent.cli.reporter import Reporter
+
+if TYPE_CHECKING:
+    from agent.client import Body
+
+
+class Bar(Reporter):
+    """Reporter for a terminal. close() must be called: it gives the cursor back."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._label = TextColumn("", markup=False)
+        self._progress = Progress(
+            self._label,
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=Console(file=stream, markup=False, emoji=False, highlight=False),
+            transient=True,
+        )
+        self._row: TaskID | None = None
+        self._step = ""
+        self._progress.start()
+
+    def update(self, deployment: Body) -> None:
+        """Tell what is new, and move the bar."""
+        super().update(deployment)
+        running = next((step for step in deployment["steps"] if _is_running(step)), None)
+        if running is None or deployment["outcome"]:
+            self._hide()
+            return
+        self._show(f"{'undo of ' if running['status'] == 'undoing' else ''}{running['name']}")
+        progress = deployment["progress"]
+        if self._row is not None and progress and progress["step"] == running["name"]:
+            total = progress["total"] or None  # None: the bar only moves to and fro
+            self._progress.update(self._row, completed=progress["done"], total=total)
+
+    def on_step(self, step: Body) -> None:
+        """The bar tells what runs; lines tell what ended."""
+        if not _is_running(step):
+            super().on_step(step)
+
+    def write(self, line: str) -> None:
+        """Above the bar. The escape sequences in `line` are our colours; others were cleaned."""
+        self._progress.console.print(Text.from_ansi(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def _show(self, step: str) -> None:
+        if self._row is not None and self._step == step:
+            return
+        self._hide()
+        self._step = step
+        self._label.text_format = f"         {step}"
+        self._row = self._progress.add_task(step, total=None)
+
+    def _hide(self) -> None:
+        if self._row is not None:
+            self._progress.remove_task(self._row)
+            self._row = None
+
+
+def _is_running(step: Body) -> bool:
+    return bool(step["status"] in ("doing", "undoing"))

@@ -1,0 +1,215 @@
+"""Builds everything once, runs it, and stops it in stages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from agent import equipment as equipment_module
+from agent import planning
+from agent.api import Api
+from agent.archive import releases
+from agent.hooks.runner import HookRunner
+from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
+from agent.model.deployment import Deployment
+from agent.model.errors import AgentError, Code, Conflict
+from agent.model.release import Layout
+from agent.model.settings import Settings, SourceSettings
+from agent.poller import Poller, Source
+from agent.queue import DeploymentQueue
+from agent.sources.directory import DirectorySource
+from agent.status import StatusView
+from agent.store.installed import InstalledFiles
+from agent.store.state import State
+from agent.system.cancel import Cancel
+from agent.system.http import HttpClient
+
+logger = logging.getLogger(__name__)
+
+_SOCKET_CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the daemon is started. polls: whether sources are asked.
+
+    lifeline: a descriptor; when its other end is closed, what runs is aborted and the agent ends.
+    """
+
+    socket: Path
+    polls: bool = True
+    lifeline: int | None = None
+
+
+class Daemon:
+    """The agent: state, queue, pollers and API of one host."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        *,
+        rows: tuple[Row, ...] = LIFECYCLE,
+        afterwards: tuple[Row, ...] = AFTERWARDS,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._layout = Layout(settings.state_dir)
+        _make_folders(self._layout, options.socket.parent)
+        self._lock = _lock(settings.state_dir)
+        self._state = State(self._layout.database)
+        self._sources: list[Source] = [_source(each) for each in settings.sources]
+        self._http = HttpClient()
+        self._equipment = equipment_module.Equipment(
+            settings=settings,
+            state=self._state,
+            installed=InstalledFiles(self._layout.database),
+            hooks=HookRunner(settings.hooks),
+            http=self._http,
+            report=self._report,
+            rows=rows,
+            afterwards=afterwards,
+        )
+        self._stop = asyncio.Event()
+
+    async def _report(self, deployment: Deployment) -> None:
+        for source in self._sources:
+            await source.report(deployment)
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until stop() is called, or state cannot be written any more."""
+        queue = DeploymentQueue(self._equipment)
+        pollers = [
+            Poller(source, self._state, queue, seconds=self._settings.poll_seconds)
+            for source in self._sources
+            if self._options.polls
+        ]
+        status = StatusView(self._equipment, queue, pollers)
+        runner = web.AppRunner(Api(self._equipment, queue, status).application())
+        await runner.setup()
+        await _listen(runner, self._options.socket)
+        logger.info("ready: socket %s, state %s", self._options.socket, self._settings.state_dir)
+        loop = asyncio.get_running_loop()
+        if self._options.lifeline is not None:
+            loop.add_reader(self._options.lifeline, self._cut, queue)
+        work = asyncio.create_task(queue.run())
+        polls = [asyncio.create_task(each.run()) for each in pollers]
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*polls, stopped):
+                task.cancel()
+            await asyncio.gather(*polls, stopped, return_exceptions=True)
+            await self._stop_work(queue, work)
+            await runner.cleanup()
+            await self._http.close()
+            await asyncio.to_thread(self._state.close)
+            self._options.socket.unlink(missing_ok=True)
+            os.close(self._lock)
+        if not work.cancelled():
+            work.result()
+
+    def _cut(self, queue: DeploymentQueue) -> None:
+        """The command that this private agent was started for is gone: undo, and end."""
+        assert self._options.lifeline is not None
+        asyncio.get_running_loop().remove_reader(self._options.lifeline)
+        if queue.running is not None:
+            with contextlib.suppress(Conflict):
+                queue.running.abort("agentctl is gone", now=True)
+        self._stop_when_idle = asyncio.create_task(self._wait_for_idle(queue))
+
+    async def _wait_for_idle(self, queue: DeploymentQueue) -> None:
+        while queue.running is not None:
+            await queue.wait_for_change(1.0)
+        self.stop()
+
+    async def _stop_work(self, queue: DeploymentQueue, work: asyncio.Task[None]) -> None:
+        """Stage one: the row that runs may end. Stage two: it is cut off; recovery takes over."""
+        queue.stop()
+        _, pending = await asyncio.wait({work}, timeout=self._settings.shutdown_seconds)
+        if pending:
+            logger.info("the step that runs is cut off; recovery goes on at the next start")
+            work.cancel()
+            await asyncio.wait({work})
+
+
+def _source(settings: SourceSettings) -> Source:
+    if settings.type == "directory":
+        return DirectorySource(settings)
+    raise AgentError(
+        f"cannot use source type {settings.type!r}: it is not known",
+        code=Code.CONFIG_INVALID,
+        remedy="Use type: directory",
+    )
+
+
+def _make_folders(layout: Layout, socket_dir: Path) -> None:
+    try:
+        # hooks of other users must be able to reach their scripts: x, but no r
+        for folder, mode in (
+            (layout.state_dir, 0o711),
+            (layout.bundles, 0o700),
+            (layout.releases, 0o711),
+            (layout.state_dir / "deployments", 0o711),
+            (socket_dir, 0o755),
+        ):
+            folder.mkdir(parents=True, exist_ok=True, mode=mode)
+        releases.remove_tree(planning.plans_dir(layout.state_dir), Cancel())
+    except OSError as error:
+        raise AgentError(
+            f"cannot make {error.filename}: {error.strerror}",
+            code=Code.CONFIG_INVALID,
+            remedy="Run as root, or set state_dir and run_dir in agent.yaml to folders of your own",
+        ) from error
+
+
+def _lock(state_dir: Path) -> int:
+    """Hold the state folder for this process: two agents on one state would undo each other."""
+    descriptor = os.open(state_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise AgentError(
+            f"cannot use {state_dir}: the agent with pid {owner or '?'} uses it",
+            code=Code.STATE_IN_USE,
+            remedy="Ask that agent (agentctl without --foreground), or stop it first",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+async def _listen(runner: web.AppRunner, path: Path) -> None:
+    path.unlink(missing_ok=True)  # the lock says that no other agent listens here
+    try:
+        await web.UnixSite(runner, str(path)).start()
+        path.chmod(0o666)  # who may do what is decided by the peer's credentials
+    except OSError as error:
+        raise AgentError(
+            f"cannot listen on {path}: {error.strerror or error}",
+            code=Code.CONFIG_INVALID,
+            remedy="Set run_dir in agent.yaml to a folder that the agent may write to",
+        ) from error
+
+
+async def serve(daemon: Daemon) -> None:
+    """Run a daemon until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop)
+    await daemon.run()

@@ -1,0 +1,63 @@
+"""What every deployment works with, and the view of it that one deployment's steps are given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agent import retention
+from agent.hooks.runner import HookRunner
+from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
+from agent.model.deployment import Deployment, Trigger
+from agent.model.release import Layout
+from agent.model.settings import Settings
+from agent.steps.context import Context, InstalledFiles
+from agent.store.state import State
+from agent.system.cancel import Cancel
+from agent.system.deployment_log import DeploymentLog
+from agent.system.http import HttpClient
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """Built once, by the daemon. rows, afterwards: the lifecycle table."""
+
+    settings: Settings
+    state: State
+    installed: InstalledFiles
+    hooks: HookRunner
+    http: HttpClient
+    report: Callable[[Deployment], Awaitable[None]]
+    rows: tuple[Row, ...] = LIFECYCLE
+    afterwards: tuple[Row, ...] = AFTERWARDS
+
+    def context(
+        self,
+        deployment: Deployment,
+        *,
+        log: DeploymentLog,
+        cancel: Cancel,
+        progress: Callable[[int, int], None],
+    ) -> Context:
+        """One deployment's view of the world; blocks, as it reads state."""
+        application = deployment.revision.application
+        layout = Layout(self.settings.state_dir)
+        current = self.state.current(application)
+        free = deployment.trigger in (Trigger.RETRY, Trigger.ROLLBACK)
+        refused = () if free else self.state.quarantined(application)
+        return Context(
+            deployment=deployment,
+            settings=self.settings,
+            release=layout.release(deployment.release, deployment.revision),
+            current=current and layout.release(current.release, current.revision),
+            work_dir=layout.work_dir(deployment.id),
+            log=log,
+            hooks=self.hooks,
+            installed=self.installed,
+            progress=progress,
+            cancel=cancel,
+            http=self.http,
+            quarantined={entry.digest: entry.cause for entry in refused},
+            keep=lambda: retention.choose_keep(self.state, self.settings.retention),
+            report=self.report,
+        )

@@ -1,0 +1,183 @@
+"""The plan of a deployment: one SQLite file that is printed, carried out, and undone from."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from agent.model.errors import AgentError, Code, Interrupted
+from agent.system import durable
+from agent.system.cancel import Cancel
+
+NAME = "plan.db"
+
+_LEVEL = 1
+_CACHE_KIB = 1024  # of each file that is open; SQLite's own 2 MiB would add up
+_STEPS_BETWEEN_CHECKS = 200_000
+
+_SCHEMA = """
+CREATE TABLE actions (
+    path TEXT PRIMARY KEY,
+    action TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    source TEXT,
+    how TEXT,
+    mode INTEGER, uid INTEGER, gid INTEGER, size INTEGER, mtime_ns INTEGER,
+    digest BLOB, target TEXT, acl TEXT, context TEXT, rule INTEGER,
+    ours INTEGER NOT NULL,
+    intact INTEGER NOT NULL,
+    was TEXT,
+    old_kind TEXT, old_mode INTEGER, old_uid INTEGER, old_gid INTEGER, old_size INTEGER,
+    old_mtime_ns INTEGER, old_digest BLOB, old_source TEXT, old_context TEXT
+) WITHOUT ROWID;
+CREATE TABLE folders (
+    path TEXT PRIMARY KEY, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, access_acl BLOB, default_acl BLOB
+) WITHOUT ROWID;
+CREATE TABLE places (volume TEXT PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE acls (
+    acl TEXT, kind TEXT, access_acl BLOB, default_acl BLOB, PRIMARY KEY (acl, kind)
+) WITHOUT ROWID;
+CREATE TABLE findings (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, owner TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE TABLE space (
+    mount TEXT PRIMARY KEY, needed_bytes INTEGER NOT NULL, free_bytes INTEGER NOT NULL,
+    needed_inodes INTEGER NOT NULL, free_inodes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE words (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+"""actions: one row for every path that this revision wants, or the one before it had.
+  path     where it is to be, without any symlink on the way
+  action   add replace keep adopt retain remove: files and links
+           mkdir replace keep merge rmdir: folders (merge: it is there and not ours)
+           conflict: it cannot be done
+  kind     file, dir, link
+  source   where it lies in the release; target: what a link says
+  how      link (a hard link of the release's file will do) or copy
+  mode...  as wanted; NULL for a folder that the appspec's permissions do not name
+  rule     the number of the appspec's permission that applies
+  ours     0: not committed by this application; 1: committed, and wanted just so; 2: committed,
+           and wanted differently; 3: committed, and not wanted any more; -1: another application's
+  intact   it was as committed when the plan was made; undo puts it back even if a hook took it
+  was      what is there now: file, dir, link, other; NULL: nothing
+  old_...  as committed, where that differs from what is wanted; of an adopted file, its mtime_ns
+folders: folders that existed, and whose times or permissions change; as they were.
+places: by volume, the folder that takes what is replaced and removed there.
+acls: an ACL in words, and as the kernel keeps it.
+findings: kind is conflict, problem or warning.
+words: what the plan was made from, and how far it was carried out (started, undoing, undone)."""
+
+# in the order of their paths, everything below a folder lies between these two
+BELOW = "path > :folder || '/' AND path < :folder || '0'"
+
+
+def below(folder: str) -> tuple[str, str]:
+    """The bounds (first, beyond) between which the paths below a folder are sorted."""
+    base = folder.rstrip("/")
+    return f"{base}/", f"{base}0"  # "0" is the character that follows "/"
+
+
+@contextmanager
+def translated(path: Path, doing: str) -> Iterator[None]:
+    """SQLite's errors as ours, while `doing` ("make", "read") the plan in `path`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")  # set on errors that SQLite itself raised
+        if name == "SQLITE_INTERRUPT":
+            raise Interrupted("stopped", code=Code.ABORTED) from error
+        full = name.startswith(("SQLITE_FULL", "SQLITE_IOERR"))
+        raise AgentError(
+            f"cannot {doing} the plan {path}: {error}",
+            code=Code.DISK_FULL if full else Code.INSTALL_FAILED,
+            remedy=f"Look at the free space of {path.parent}, then run: agentctl retry",
+        ) from error
+
+
+@contextmanager
+def making(path: Path, cancel: Cancel) -> Iterator[sqlite3.Connection]:
+    """A new plan file: it gets its name when it is complete and on the disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with translated(path, "make"), closing(_connect(partial, cancel)) as plan:
+        # nothing reads it before it is complete: it needs no journal and no sync of its own
+        plan.execute("PRAGMA journal_mode = OFF")
+        plan.execute("PRAGMA synchronous = OFF")
+        plan.executescript(_SCHEMA)
+        plan.execute(f"PRAGMA user_version = {_LEVEL}")
+        plan.execute("BEGIN")
+        yield plan
+        plan.execute("COMMIT")
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    partial.replace(path)
+    durable.sync_folder(path.parent)
+
+
+@contextmanager
+def opened(path: Path, cancel: Cancel | None = None) -> Iterator[sqlite3.Connection]:
+    """A plan file that exists; each change is on the disk when its transaction ends."""
+    with translated(path, "read"), closing(_connect(path, cancel)) as plan:
+        plan.execute("PRAGMA synchronous = FULL")
+        level = plan.execute("PRAGMA user_version").fetchone()[0]
+        if level != _LEVEL:
+            raise AgentError(
+                f"cannot read the plan {path}: its format level is {level}, not {_LEVEL}",
+                code=Code.INSTALL_FAILED,
+                remedy="Install the deploy-agent that made it again",
+            )
+        yield plan
+
+
+def _connect(path: Path, cancel: Cancel | None) -> sqlite3.Connection:
+    uri = path.absolute().as_uri()
+    plan = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    os.chmod(path, 0o600)
+    plan.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    if cancel is not None:
+        plan.set_progress_handler(lambda: int(cancel.is_set()), _STEPS_BETWEEN_CHECKS)
+    return plan
+
+
+@contextmanager
+def transaction(plan: sqlite3.Connection) -> Iterator[None]:
+    """What is changed within is on the disk as a whole, or not at all."""
+    plan.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        plan.execute("COMMIT")
+    except BaseException:
+        if plan.in_transaction:
+            plan.execute("ROLLBACK")
+        raise
+
+
+def save_words(plan: sqlite3.Connection, **words: str) -> None:
+    """Save words by name; an empty one is removed."""
+    plan.executemany(
+        "INSERT OR REPLACE INTO words VALUES (?, ?)", [item for item in words.items() if item[1]]
+    )
+    plan.executemany("DELETE FROM words WHERE name = ?", [(n,) for n, v in words.items() if not v])
+
+
+def load_words(plan: sqlite3.Connection) -> dict[str, str]:
+    """Every saved word by its name."""
+    return dict(plan.execute("SELECT name, value FROM words"))
+
+
+def add_finding(
+    plan: sqlite3.Connection, kind: str, text: str, *, path: str = "", owner: str = ""
+) -> None:
+    """Add a conflict, a problem or a warning."""
+    plan.execute(
+        "INSERT INTO findings (kind, path, owner, text) VALUES (?, ?, ?, ?)",
+        (kind, path, owner, text),
+    )

@@ -1,0 +1,160 @@
+"""JSON Schema with messages for people. The only importer of jsonschema."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft7Validator, validators
+from jsonschema.exceptions import ValidationError
+
+from agent.formats import wording
+
+Path = tuple[str | int, ...]
+
+MAX_FINDINGS = 100
+
+_KINDS = {
+    "array": "a list",
+    "object": "a mapping (keys with values)",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+_GLUED = re.compile(r"([A-Za-z_][\w.-]*):([^\s/\\].*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that the schema forbids.
+
+    path: from the top to the value, or to the key where at_key is set; message: without its name.
+    unknown: whether it is a key that the schema does not know.
+    """
+
+    path: Path
+    message: str
+    suggestion: str = ""
+    at_key: bool = False
+    unknown: bool = False
+
+
+def _not_written(_path: Path) -> str:
+    return ""
+
+
+def validate(
+    value: object, schema_name: str, *, written: Callable[[Path], str] = _not_written
+) -> list[Finding]:
+    """What is wrong with a value by the schema "appspec" or "agent"; at most 100 findings.
+
+    written: the text of a value as it stands in its file, if that differs from the value's own.
+    """
+    found: dict[Finding, None] = {}
+    errors = _validator(schema_name).iter_errors(value)
+    for error in itertools.islice(errors, MAX_FINDINGS):
+        for finding in itertools.islice(_findings(error, written), MAX_FINDINGS):
+            found[finding] = None
+    return list(found)[:MAX_FINDINGS]
+
+
+@functools.cache
+def schema(schema_name: str) -> dict[str, Any]:
+    """The schema as read from the package."""
+    file = resources.files("agent.model").joinpath("schema", f"{schema_name}.schema.json")
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+@functools.cache
+def _validator(schema_name: str) -> Any:
+    return _Validator(schema(schema_name))
+
+
+def _pattern(_validator: Any, pattern: str, instance: object, _rules: Any) -> Iterator[Any]:
+    """A `$` at the end means the end, as in JavaScript; Python's lets a line break follow."""
+    strict = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
+    if isinstance(instance, str) and not re.search(strict, instance):
+        yield ValidationError(f"does not match {pattern}")
+
+
+_extend: Any = validators.extend  # jsonschema 4.10 has no types
+_Validator = _extend(Draft7Validator, {"pattern": _pattern})
+
+
+def _findings(error: ValidationError, written: Callable[[Path], str]) -> Iterator[Finding]:
+    path: Path = tuple(error.absolute_path)
+    rule = str(error.validator)
+    instance: Any = error.instance
+    expected: Any = error.validator_value
+    rules: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+    said = str(rules.get("errorMessage", ""))
+    found = wording.shown(instance, written(path))
+    match rule:
+        case "additionalProperties":
+            yield from _unknown_keys(path, instance, rules)
+        case "required":
+            for key in expected:
+                if key not in instance:
+                    yield Finding(path, f"has no {key}", _hint_required(key, instance))
+        case "enum":
+            words = [str(word) for word in expected if word is not None]
+            choice = said or f"must be {wording.listed(words)}"
+            near = wording.did_you_mean(instance, words) if isinstance(instance, str) else ""
+            yield Finding(path, f"{choice}, is {found}", near)
+        case "type":
+            kinds = [expected] if isinstance(expected, str) else expected
+            must = said or f"must be {wording.listed([_KINDS[k] for k in kinds if k != 'null'])}"
+            yield Finding(path, f"{must}, is {found}", _hint_type(kinds, instance, rules))
+        case "pattern" if (
+            path and isinstance(instance, str) and "propertyNames" in error.schema_path
+        ):
+            yield Finding((*path, instance), said, at_key=True)
+        case "minProperties" | "minLength":
+            yield Finding(path, "must not be empty")
+        case "minimum" | "exclusiveMinimum" | "maximum":
+            than = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
+            yield Finding(path, f"{said or f'must be {than[rule]} {expected}'}, is {found}")
+        case _:
+            yield Finding(path, f"{said or 'is not allowed here'}, is {found}")
+
+
+def _unknown_keys(path: Path, instance: object, rules: dict[str, Any]) -> Iterator[Finding]:
+    known = list(rules.get("properties", {}))
+    what = str(rules.get("unknownKey", "unknown key"))
+    for key in instance if isinstance(instance, dict) else ():
+        if key not in known and not ("patternProperties" in rules and key.startswith("x-")):
+            hint = wording.did_you_mean(key, known)
+            yield Finding((*path, key), what, hint, at_key=True, unknown=True)
+
+
+def _hint_required(key: str, instance: dict[str, object]) -> str:
+    near = wording.closest(key, (each for each in itertools.islice(instance, 50)))
+    return f"is {wording.name(near)} meant?" if near else ""
+
+
+def _hint_type(kinds: list[str], instance: object, rules: dict[str, Any]) -> str:
+    """What was probably meant by a value of the wrong kind."""
+    if "array" in kinds and isinstance(instance, dict):
+        return "begin each entry with a dash: - "
+    if "array" in kinds and isinstance(instance, str):
+        is_of_text = "$ref" not in rules.get("items", {})
+        return f"write [{wording.shortened(instance)}]" if is_of_text else ""
+    glued = _GLUED.fullmatch(instance) if isinstance(instance, str) else None
+    if "object" in kinds and glued:
+        return f"put a blank after the colon: {glued[1]}: {wording.shortened(glued[2])}"
+    if "object" in kinds and isinstance(instance, list):
+        return "take the dashes away"
+    if "object" in kinds and isinstance(instance, str) and len(rules.get("required", ())) == 1:
+        return f"write {rules['required'][0]}: {wording.shortened(instance)}"
+    if "string" in kinds and isinstance(instance, int | float) and math.isfinite(instance):
+        return "put it in quotes"
+    return ""

@@ -1,0 +1,90 @@
+"""The `services` section of an appspec: units, their status endpoint, Consul, environment."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.parse
+from typing import Any
+
+from agent.formats import findings, quantities, wording
+from agent.formats.findings import Findings
+from agent.formats.yamldoc import Path
+from agent.model.appspec import Match, Service, StatusCheck
+from agent.model.errors import AgentError
+
+_NOT_YET = ("consul", "environment")  # read and checked; nothing acts on them in this version
+
+
+def build_services(value: object, found: Findings) -> tuple[Service, ...]:
+    """The section's entries, in the order of the file."""
+    services = []
+    seen: dict[str, int] = {}
+    for index, entry in findings.entries(value):
+        path: Path = ("services", index)
+        unit = findings.text(entry.get("unit"))
+        if unit and unit in seen:
+            message = f"{wording.name(unit)} is there twice, in entries {seen[unit] + 1} and"
+            found.error((*path, "unit"), f"{message} {index + 1}", "make one entry of them")
+        seen.setdefault(unit, index)
+        for key in _NOT_YET:
+            if key in entry:
+                message = "is checked and kept, but nothing acts on it in this version"
+                found.warn((*path, key), message, at_key=True)
+        services.append(
+            Service(
+                unit=unit,
+                status=_status((*path, "status"), entry.get("status"), found),
+                consul=_section(entry.get("consul")),
+                environment=_section(entry.get("environment")),
+                **_durations(entry, "stop_timeout"),
+            )
+        )
+    return tuple(services)
+
+
+def _status(path: Path, value: object, found: Findings) -> StatusCheck | None:
+    if not isinstance(value, dict):
+        return None
+    given: dict[str, Any] = _durations(value, "within", "stable_for")
+    version = value.get("version")
+    if version is not None:
+        given["version"] = version if isinstance(version, str) and version != "off" else ""
+    if value.get("match") in set(Match):
+        given["match"] = Match(str(value["match"]))
+    url = findings.text(value.get("url"))
+    fault = _url_fault(url)
+    if url and fault:
+        found.error((*path, "url"), f"{fault}, is {wording.shown(url)}")
+    healthy = tuple(
+        (pointer, found.document.written((*path, "healthy", pointer)) or str(expected))
+        for pointer, expected in findings.mapping(value.get("healthy")).items()
+    )
+    return StatusCheck(url=url, healthy=healthy, **given)
+
+
+def _url_fault(url: str) -> str:
+    """What is wrong with a URL that the agent is to ask, or ""."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "must be a valid URL"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "must be an http:// or https:// URL with a host"
+    if port == 0 or not url.isprintable() or " " in url:
+        return "must be a valid URL"
+    return ""
+
+
+def _durations(entry: dict[str, object], *keys: str) -> dict[str, Any]:
+    """The durations that are given, as fields in seconds; the schema complains of bad ones."""
+    given = {}
+    for key in keys:
+        if isinstance(entry.get(key), str | int | float):
+            with contextlib.suppress(AgentError):
+                given[f"{key}_seconds"] = quantities.parse_duration(entry[key])
+    return given
+
+
+def _section(value: object) -> dict[str, object] | None:
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,169 @@
+"""Hooks in a cgroup of their own: whatever a hook starts is in it, and ends with it.
+
+Needs root and a writable cgroup2 hierarchy with cgroup.kill (Linux 5.14); see
+Documentation/admin-guide/cgroup-v2.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark
+from agent.hooks.group import GroupBackend, settled
+from agent.model.errors import Code, from_os_error
+from agent.system import process, processes
+from agent.system.process import Command, Output
+from agent.system.processes import Process
+
+_FOLDER = "deploy-agent"
+# The hook's user may not write into cgroup.procs, but a descriptor that root opened may be used
+# by whoever holds it: it comes as stdin. The shell's own variables must not reach the hook.
+_ENTER = 'echo 0 >&0 || exit 71; unset PWD OLDPWD SHLVL _; exec "$@" </dev/null'
+
+
+def find_parent() -> Path | None:
+    """The folder for hooks' cgroups, made if need be; None where that cannot be had."""
+    if os.geteuid() != 0:
+        return None
+    own = _own_cgroup()
+    if own is None:
+        return None
+    parent = own / _FOLDER
+    try:
+        parent.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    usable = os.access(parent / "cgroup.kill", os.W_OK)
+    return parent if usable else None
+
+
+class CgroupBackend:
+    """Runs each hook in a leaf below `parent`, and removes the leaf when it is empty."""
+
+    def __init__(self, parent: Path, *, grace_seconds: float) -> None:
+        self._parent = parent
+        self._grace_seconds = grace_seconds
+        self._by_marks = GroupBackend(grace_seconds=grace_seconds)
+
+    async def run(
+        self,
+        mark: HookMark,
+        command: Command,
+        *,
+        timeout_seconds: float,
+        output: Output,
+        begun: Callable[[Process], None],
+    ) -> HookEnd:
+        """See HookBackend."""
+        leaf = Leaf(self._parent / mark.name, begun=begun)
+        entrance = await asyncio.to_thread(self._make, leaf)
+        try:
+            completed = await process.run(
+                dataclasses.replace(
+                    command,
+                    argv=("/bin/sh", "-c", _ENTER, "sh", *command.argv),
+                    stdin=entrance,
+                ),
+                timeout_seconds=timeout_seconds,
+                grace_seconds=self._grace_seconds,
+                output=output,
+                tree=leaf,
+            )
+        finally:
+            os.close(entrance)
+        if HookEnd(completed, ()).is_success:
+            left_over = await asyncio.to_thread(settled, leaf)
+        else:
+            known = (leaf.main.identity,) if leaf.main else ()
+            await self.stop(dataclasses.replace(mark, known=known))
+            left_over = await asyncio.to_thread(leaf.members)
+        await asyncio.to_thread(self._remove_empty)
+        return HookEnd(completed, tuple(left_over))
+
+    async def stop(self, mark: HookMark) -> list[str]:
+        """See HookBackend. Also ends what has left the cgroup but can be told by its marks."""
+        ended = await process.end(Leaf(self._parent / mark.name), self._grace_seconds)
+        ended += await self._by_marks.stop(mark)
+        await asyncio.to_thread(self._remove_empty)
+        return ended
+
+    def _make(self, leaf: Leaf) -> int:
+        """Make the leaf; its cgroup.procs, open for writing. Raises AgentError."""
+        try:
+            leaf.path.mkdir(parents=True, exist_ok=True)
+            return os.open(leaf.path / "cgroup.procs", os.O_WRONLY)
+        except OSError as error:
+            raise from_os_error(
+                error, f"make the cgroup {leaf.path}", code=Code.HOOK_NOT_RUNNABLE
+            ) from error
+
+    def _remove_empty(self) -> None:
+        """Remove the leaves in which nothing runs any more, of earlier hooks too."""
+        for path in self._parent.glob("hook-*"):
+            Leaf(path).remove()
+
+
+class Leaf:
+    """The cgroup of one hook (a process.Tree). It need not exist."""
+
+    def __init__(self, path: Path, *, begun: Callable[[Process], None] | None = None) -> None:
+        self.path = path
+        self.main: Process | None = None
+        self._begun = begun
+
+    def begin(self, main: Process) -> None:
+        """Remember the main process."""
+        self.main = main
+        if self._begun is not None:
+            self._begun(main)
+
+    def members(self) -> list[Process]:
+        """Those alive, in cgroups that the hook made below its own as well."""
+        pids: list[int] = []
+        for folder, _, _ in os.walk(self.path):
+            with contextlib.suppress(OSError):  # the hook removed it meanwhile
+                pids += map(int, Path(folder, "cgroup.procs").read_text("ascii").split())
+        return sorted(processes.read_processes(pids))
+
+    def kill(self) -> None:
+        """All at once: nobody can fork out of it."""
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.path, "cgroup.kill").write_text("1", "ascii")
+        deadline = time.monotonic() + KILL_SECONDS
+        while self.members() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def remove(self) -> None:
+        """Remove it if nothing is in it any more."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            with contextlib.suppress(OSError):  # EBUSY: something is
+                os.rmdir(folder)
+
+
+def _own_cgroup() -> Path | None:
+    """The agent's own folder in the cgroup2 hierarchy, where it is mounted."""
+    mount = _mount()
+    if mount is None:
+        return None
+    point, root = mount
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, _, path = line.split(":", 2)
+        if number == "0":
+            inside = path == root or path.startswith(root.rstrip("/") + "/")
+            return Path(point, os.path.relpath(path, root)) if inside else Path(point)
+    return None
+
+
+def _mount() -> tuple[str, str] | None:
+    """Where cgroup2 is mounted, and which of its folders that is (proc_pid_mountinfo(5))."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, source = line.partition(" - ")
+        if source.startswith("cgroup2 "):
+            return fields.split()[4], fields.split()[3]
+    return None

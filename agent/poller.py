@@ -1,0 +1,124 @@
+"""desired ≠ current → deployment: one decision per source and round, said in one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import Protocol
+
+from agent.model.deployment import Deployment, Outcome, Revision, Trigger
+from agent.model.errors import AgentError, Code
+from agent.queue import DeploymentQueue
+from agent.store.state import State
+
+logger = logging.getLogger(__name__)
+
+# what may be different a little later without anybody doing anything here
+TRANSIENT = frozenset(
+    {Code.BUNDLE_MISSING, Code.BUNDLE_CHANGED, Code.DISK_FULL, Code.SOURCE_UNAVAILABLE}
+)
+_FIRST_RETRY_SECONDS = 5.0
+_LAST_RETRY_SECONDS = 600.0
+_SAY_AGAIN_SECONDS = 3600.0
+
+
+class Source(Protocol):
+    """Where desired revisions come from."""
+
+    def desired(self) -> list[Revision]:
+        """The desired revision of each application; blocks. Raises AgentError."""
+
+    async def report(self, deployment: Deployment) -> None:
+        """Tell the source how a deployment ended."""
+
+
+class Poller:
+    """Polls one source. `decision` and `problem` are what status shows of it."""
+
+    def __init__(
+        self, source: Source, state: State, queue: DeploymentQueue, *, seconds: float
+    ) -> None:
+        self.source = source
+        self.decision = "not asked yet"
+        self.problem = ""
+        self._state = state
+        self._queue = queue
+        self._seconds = seconds
+        self._said: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self.poll_once()
+            # jitter: many agents on one store must not ask in step
+            await asyncio.sleep(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def poll_once(self) -> str:
+        """Ask the source once and act on it; one sentence that says what was decided and why."""
+        try:
+            desired = await asyncio.to_thread(self.source.desired)
+            sentences = [await self._decide(revision) for revision in desired]
+            self.problem = ""
+            self.decision = "; ".join(sentences) or f"{self.source}: nothing desired"
+        except AgentError as error:
+            self.problem = f"{error.message}. {error.remedy}"
+            self.decision = f"{self.source}: {error.message}"
+        except Exception as error:
+            logger.exception("polling %s failed", self.source)
+            self.problem = f"internal error {type(error).__name__}: {error}"
+            self.decision = f"{self.source}: {self.problem}"
+        self._say(self.decision)
+        return self.decision
+
+    async def _decide(self, desired: Revision) -> str:
+        name = f"{desired.application} {desired.version}"
+        state = self._state
+        newest, same, highest = await asyncio.to_thread(
+            lambda: (
+                next(iter(state.deployments(desired.application, 1)), None),
+                state.attempts(desired.application, desired.identity),
+                state.highest_serial(desired.application),
+            )
+        )
+        if same and same[0].outcome is None:
+            return f"{name} is being deployed"
+        if same and same[0].outcome is Outcome.SUCCEEDED and same[0] == newest:
+            return f"{name} is current, as desired"
+        if same:
+            wait = _wait_seconds(same)
+            if same[0] != newest or wait is None:
+                return f"{name} is not tried again by itself: {same[0].id} ended {same[0].outcome}"
+            if wait > 0:
+                return f"{name} is tried again after {same[0].id} could not get it"
+        elif desired.serial and desired.serial <= highest:
+            return f"{name} is older than what was desired before: left alone"
+        if newest is not None and newest.outcome is Outcome.INCONSISTENT:
+            return f"{name} waits: {newest.id} ended inconsistent and needs a person"
+        hold = await asyncio.to_thread(self._state.hold)
+        if hold is not None:
+            return f"{name} waits: deployments are held by {hold.by}: {hold.reason}"
+        deployment = await self._queue.request(
+            desired, Trigger.SOURCE, by=f"source {self.source}"
+        )
+        return f"{name} is desired: {deployment.id}"
+
+    def _say(self, sentence: str) -> None:
+        """Log a sentence when it is new, and once an hour while it stays."""
+        now = time.monotonic()
+        last = self._said.get(sentence)
+        if last is None or now - last > _SAY_AGAIN_SECONDS:
+            logger.info("%s", sentence)
+            self._said = {sentence: now}
+
+
+def _wait_seconds(attempts: list[Deployment]) -> float | None:
+    """How long until a revision that could not be had is tried again; None for never."""
+    last = attempts[0]
+    if last.outcome is not Outcome.FAILED or last.failure is None:
+        return None
+    if last.failure.code not in TRANSIENT:
+        return None
+    wait = min(_FIRST_RETRY_SECONDS * 2.0 ** (len(attempts) - 1), _LAST_RETRY_SECONDS)
+    return last.ended_at + wait - time.time()

@@ -1,0 +1,206 @@
+"""The deployments of this host, one at a time: asked for, waiting, running, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+
+from agent import recovery, runner
+from agent.equipment import Equipment
+from agent.model.deployment import (
+    Current,
+    Deployment,
+    Outcome,
+    Revision,
+    Status,
+    Trigger,
+    new_deployment_id,
+)
+from agent.model.errors import AgentError, Code, Conflict, NotFound
+from agent.model.release import Layout
+from agent.record import Record
+from agent.system.deployment_log import DeploymentLog
+
+logger = logging.getLogger(__name__)
+
+
+class DeploymentQueue:
+    """Takes requests, keeps them in state, and runs them in order."""
+
+    def __init__(self, equipment: Equipment) -> None:
+        self.running: runner.Run | None = None
+        self._equipment = equipment
+        self._layout = Layout(equipment.settings.state_dir)
+        self._work = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    # asked for by poller and API
+
+    async def request(
+        self, revision: Revision, trigger: Trigger, *, by: str, release: str = ""
+    ) -> Deployment:
+        """Add a deployment; a waiting one of the same application is superseded by it.
+
+        Raises Conflict while a hold is in force (rollbacks pass).
+        """
+        hold = await asyncio.to_thread(self._equipment.state.hold)
+        if hold is not None and trigger is not Trigger.ROLLBACK:
+            raise Conflict(
+                f"cannot deploy {revision.version}: deployments are held by {hold.by}:"
+                f" {hold.reason}",
+                code=Code.HELD,
+                remedy="Wait for the hold to expire, or run: agentctl unhold",
+            )
+        deployment_id = new_deployment_id()
+        deployment = Deployment(
+            id=deployment_id,
+            revision=revision,
+            release=release or deployment_id,
+            trigger=trigger,
+            requested_by=by,
+            status=Status.PENDING,
+            created_at=time.time(),
+        )
+        for replaced in await asyncio.to_thread(self._equipment.state.request, deployment):
+            logger.info("%s: superseded by %s", replaced, deployment_id)
+        self._work.set()
+        self._notify()
+        return deployment
+
+    async def rollback(self, application: str, version: str | None, *, by: str) -> Deployment:
+        """Deploy the previous revision, or `version`, from what lies on this host."""
+        state = self._equipment.state
+        current = await asyncio.to_thread(state.current, application)
+        target = await asyncio.to_thread(self._find_release, application, version, current)
+        return await self.request(
+            target.revision, Trigger.ROLLBACK, by=by, release=target.release
+        )
+
+    def _find_release(
+        self, application: str, version: str | None, current: Current | None
+    ) -> Current:
+        state = self._equipment.state
+        if version is None:
+            previous = state.previous(application)
+            if previous is None:
+                raise NotFound(
+                    f"cannot roll back {application}: there is no previous revision on this host",
+                    code=Code.NOT_FOUND,
+                    remedy="Deploy the revision you want: agentctl deploy BUNDLE",
+                )
+            return previous
+        here = []
+        for each in state.deployments(application, limit=100_000):
+            if each.outcome is not Outcome.SUCCEEDED or current is None:
+                continue
+            if not (self._layout.releases / each.release).is_dir():
+                continue
+            if each.revision.version == version and each.release != current.release:
+                return Current(each.revision, each.release, each.id, each.ended_at)
+            here.append(each.revision.version)
+        raise NotFound(
+            f"cannot roll back {application} to {version}: it is not on this host",
+            code=Code.NOT_FOUND,
+            details=(f"on this host: {', '.join(dict.fromkeys(here)) or 'nothing'}",),
+            remedy="Name one of these, or deploy its bundle: agentctl deploy BUNDLE",
+        )
+
+    async def retry(self, application: str, *, by: str) -> Deployment:
+        """Deploy the newest failed revision again, and lift its quarantine."""
+        known = await asyncio.to_thread(self._equipment.state.deployments, application, 1)
+        if not known or known[0].outcome in (None, Outcome.SUCCEEDED):
+            raise Conflict(
+                f"cannot retry {application}: its newest deployment has not failed",
+                code=Code.CONFLICT,
+                remedy="See: agentctl history",
+            )
+        failed = known[0]
+        release = failed.release if failed.trigger is Trigger.ROLLBACK else ""
+        deployment = await self.request(failed.revision, Trigger.RETRY, by=by, release=release)
+        await asyncio.to_thread(
+            self._equipment.state.lift, application, failed.revision.digest
+        )
+        return deployment
+
+    async def abort(self, deployment_id: str, *, by: str, now: bool) -> None:
+        """End a waiting deployment, or tell the running one to stop and undo. Raises Conflict."""
+        if self.running is not None and self.running.deployment.id == deployment_id:
+            self.running.abort(f"aborted by {by}", now=now)
+            self._notify()
+            return
+        deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
+        if deployment.status is not Status.PENDING:
+            raise Conflict(
+                f"cannot abort {deployment_id}: it has ended ({deployment.outcome})",
+                code=Code.CONFLICT,
+                remedy="See: agentctl history",
+            )
+        ended = dataclasses.replace(
+            deployment, status=Status.DONE, outcome=Outcome.ABORTED, ended_at=time.time()
+        )
+        await asyncio.to_thread(self._equipment.state.save, ended)
+        self._notify()
+
+    # the work
+
+    async def run(self) -> None:
+        """Run deployments until stop(); first the one that had not ended."""
+        while not self._stopping:
+            self._work.clear()
+            unfinished = await asyncio.to_thread(self._equipment.state.unfinished)
+            if not unfinished:
+                await self._work.wait()
+                continue
+            try:
+                await self._run_one(unfinished[0])
+            except runner.StopRequested:
+                logger.info("%s: left for the next start of the agent", unfinished[0].id)
+                return
+            finally:
+                self.running = None
+                self._notify()
+
+    async def _run_one(self, deployment: Deployment) -> None:
+        work_dir = self._layout.work_dir(deployment.id)
+        await asyncio.to_thread(work_dir.mkdir, mode=0o750, parents=True, exist_ok=True)
+        record = await asyncio.to_thread(
+            Record,
+            self._equipment.state,
+            deployment,
+            log=DeploymentLog(work_dir / "log"),
+            on_change=self._notify,
+        )
+        steps = list(record.steps.values())
+        entry = recovery.choose_entry(deployment, steps, self._equipment.rows)
+        self.running = runner.Run(self._equipment, record)
+        try:
+            ended = await self.running.run(entry)
+        except AgentError as error:
+            # state itself cannot be written: nothing more can be done safely
+            logger.error("%s: %s; %s", deployment.id, error.message, error.remedy)
+            raise
+        logger.info("%s: %s", ended.id, ended.outcome)
+
+    def stop(self) -> None:
+        """Stop after the row that runs; the next start of the agent goes on from there."""
+        self._stopping = True
+        self._work.set()
+        if self.running is not None:
+            self.running.stop()
+
+    # watching
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for_change(self, seconds: float) -> None:
+        """Return at the next change, at the latest after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,344 @@
+"""One deployment through the lifecycle table: forward, commit, or back; the only writer of state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from agent.equipment import Equipment
+from agent.lifecycle import Row
+from agent.model.deployment import Deployment, Outcome, Status, StepName
+from agent.model.errors import AgentError, Code, Conflict
+from agent.model.release import Layout
+from agent.record import Record
+from agent.recovery import Direction, Entry
+from agent.steps.context import Context, Result
+from agent.store.state import Quarantined
+from agent.system.cancel import Cancel
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[Context], Awaitable[Result | None]]
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error: the agent is asked to stop
+    """The agent stops between two rows; recovery goes on from what is saved."""
+
+
+class Run:
+    """One deployment on its way through the table."""
+
+    def __init__(self, equipment: Equipment, record: Record) -> None:
+        self.record = record
+        self.abort_reason = ""
+        self._equipment = equipment
+        self._layout = Layout(equipment.settings.state_dir)
+        self._work_dir = self._layout.work_dir(record.deployment.id)
+        self._cancel = Cancel()
+        self._task: asyncio.Future[Result | None] | None = None
+        self._undo_failed = False
+        self._stopping = False
+        self._forward = True
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment as it stands."""
+        return self.record.deployment
+
+    # asked from outside
+
+    def abort(self, reason: str, *, now: bool) -> None:
+        """Stop at the next safe point and undo; `now`: end what runs, too. Raises Conflict."""
+        if not self._forward or self.deployment.outcome is not None:
+            doing = "undone already" if self.deployment.outcome is None else "past its commit"
+            raise Conflict(
+                f"cannot abort {self.deployment.id}: it is {doing}",
+                code=Code.CONFLICT,
+                remedy="See agentctl status; after a commit: agentctl rollback",
+            )
+        self.abort_reason = self.abort_reason or reason
+        self._cancel.set(reason)
+        if now and self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """Stop before the next row, for the agent's own shutdown."""
+        self._stopping = True
+
+    # the way through the table
+
+    async def run(self, entry: Entry) -> Deployment:
+        """Bring the deployment to its end, from `entry`; raises StopRequested on shutdown."""
+        await self._begin(entry)
+        if entry.direction is not Direction.AFTERWARDS:
+            failed_at = entry.index
+            if entry.direction is Direction.FORWARD:
+                failed_at = await self._go_forward(entry.index)
+            if self.deployment.outcome is None:
+                await self._go_backward(failed_at)
+        await self._finish(entry.index if entry.direction is Direction.AFTERWARDS else 0)
+        return self.deployment
+
+    async def _begin(self, entry: Entry) -> None:
+        await asyncio.to_thread(self._work_dir.mkdir, mode=0o750, parents=True, exist_ok=True)
+        starts = self.deployment.starts + 1
+        current = await asyncio.to_thread(
+            self._equipment.state.current, self.deployment.revision.application
+        )
+        self.record.change(
+            starts=starts,
+            status=Status.UNDOING if entry.direction is Direction.BACKWARD else Status.DOING,
+            started_at=self.deployment.started_at or time.time(),
+            previous_version=current.revision.version if current else "",
+        )
+        await self.record.save()
+        if starts > 1:
+            self.record.say(f"start {starts} of this deployment: {entry.why}")
+            for ended in await self._equipment.hooks.clear(self.deployment.id, self._work_dir):
+                self.record.say(f"ended what the interrupted hook left running: {ended}")
+        else:
+            revision = self.deployment.revision
+            self.record.say(
+                f"deploying {revision.application} {revision.version} from {revision.bundle},"
+                f" asked for by {self.deployment.requested_by}"
+            )
+
+    async def _go_forward(self, index: int) -> int:
+        """Do the rows from `index` on, and commit; the index of the row that failed."""
+        limit = self._equipment.settings.starts
+        if self.deployment.starts > limit:
+            self.record.fail(
+                AgentError(
+                    f"cannot deploy {self.deployment.revision.version}: work on it was begun"
+                    f" {self.deployment.starts} times, and the limit is {limit}",
+                    code=Code.TOO_MANY_STARTS,
+                    remedy="Find out what stops the agent: journalctl -u deploy-agent",
+                ),
+                self.deployment.step or StepName.FETCH,
+            )
+            return min(index, len(self._equipment.rows) - 1)
+        for number in range(index, len(self._equipment.rows)):
+            if not await self._do(self._equipment.rows[number], number):
+                return number
+        last = len(self._equipment.rows) - 1
+        try:
+            self._check_abort()
+            await self._commit()
+        except AgentError as error:
+            self.record.fail(error, StepName.COMMIT)
+        return last
+
+    async def _do(self, row: Row, number: int) -> bool:
+        """Do one row; False when it failed (or must not begin)."""
+        if self._stopping:
+            raise StopRequested
+        begun = time.monotonic()
+        try:
+            self._check_abort()
+            self.record.step(row.name, status=Status.DOING, started_at=time.time())
+            self.record.change(step=row.name)
+            await self.record.save()
+            result = await self._bounded(row, row.do) or Result()
+        except AgentError as error:
+            self.record.fail(error, row.name)
+        except Exception as error:
+            logger.exception("step %s failed", row.name)
+            self.record.fail(_internal(error, row.name), row.name)
+        else:
+            self.record.step(
+                row.name, status=Status.DONE, seconds=time.monotonic() - begun, note=result.note
+            )
+            if result.revision is not None:
+                self.record.change(revision=result.revision)
+            self.record.say(f"{row.name}: done in {time.monotonic() - begun:.2f} s", result.note)
+            return await self._save_done(row)
+        if row.name in self.record.steps and self.record.steps[row.name].status is Status.DOING:
+            self.record.step(
+                row.name,
+                status=Status.FAILED,
+                seconds=time.monotonic() - begun,
+                failure=self.deployment.failure,
+            )
+        return False
+
+    async def _save_done(self, row: Row) -> bool:
+        try:
+            await self.record.save()
+        except AgentError as error:
+            self.record.fail(error, row.name)
+            return False
+        return True
+
+    async def _commit(self) -> None:
+        await self.record.commit(
+            self._work_dir / "plan.db", step=StepName.COMMIT, outcome=Outcome.SUCCEEDED
+        )
+        self._forward = False
+        self.record.say(f"committed: {self.deployment.revision.version} is current")
+
+    async def _go_backward(self, index: int) -> None:
+        """Undo the rows from `index` down to the first; a failing undo stops no other."""
+        self._forward = False
+        self.record.change(status=Status.UNDOING)
+        rows = self._equipment.rows[: index + 1]
+        begun = [row for row in rows if row.name in self.record.steps]
+        if self.deployment.starts > 2 * self._equipment.settings.starts:
+            self._undo_failed = True
+            self.record.say("the undo was begun too often: left as it is")
+            begun = []
+        for row in reversed(begun):
+            if self._stopping:
+                raise StopRequested
+            if row.undo is not None:
+                await self._undo(row, row.undo)
+        touched = any(row.touches and row.name in self.record.steps for row in rows)
+        outcome = Outcome.ROLLED_BACK if touched else Outcome.FAILED
+        if self.abort_reason:
+            outcome = Outcome.ABORTED
+        if self._undo_failed:
+            outcome = Outcome.INCONSISTENT
+        self.record.change(outcome=outcome)
+        self.record.say(f"ended: {outcome}")
+        if touched and outcome is not Outcome.ABORTED:
+            await self._quarantine()
+        await self.record.save_quietly()
+
+    async def _undo(self, row: Row, undo: Callable[[Context], Awaitable[None]]) -> None:
+        begun = time.monotonic()
+        self.record.step(row.name, status=Status.UNDOING)
+        self.record.change(step=row.name)
+        await self.record.save_quietly()
+
+        async def work(ctx: Context) -> None:
+            await undo(ctx)
+
+        try:
+            await self._bounded(row, work)
+        except AgentError as error:
+            self._undo_failed = True
+            failure = self.record.failure(error, row.name)
+            self.record.say(f"undo of {row.name} failed: {error.message}", *error.details)
+            self.record.step(row.name, status=Status.FAILED, failure=failure)
+        except Exception as error:
+            logger.exception("undo of %s failed", row.name)
+            self._undo_failed = True
+            self.record.step(
+                row.name,
+                status=Status.FAILED,
+                failure=self.record.failure(_internal(error, row.name), row.name),
+            )
+        else:
+            self.record.step(row.name, status=Status.UNDONE)
+            self.record.say(f"undo of {row.name}: done in {time.monotonic() - begun:.2f} s")
+        self.record.step(row.name, undo_seconds=time.monotonic() - begun)
+        await self.record.save_quietly()
+
+    async def _finish(self, index: int) -> None:
+        """Report and prune. What fails here is recorded, and changes no outcome."""
+        self.record.change(status=Status.DOING, ended_at=self.deployment.ended_at or time.time())
+        for row in self._equipment.afterwards[index:]:
+            if self._stopping:
+                raise StopRequested
+            begun = time.monotonic()
+            self.record.step(row.name, status=Status.DOING, started_at=time.time())
+            self.record.change(step=row.name)
+            await self.record.save_quietly()
+            try:
+                result = await self._bounded(row, row.do) or Result()
+                self.record.step(row.name, status=Status.DONE, note=result.note)
+            except AgentError as error:
+                self.record.say(f"{row.name} failed: {error.message}", *error.details)
+                failure = self.record.failure(error, row.name)
+                self.record.step(row.name, status=Status.FAILED, failure=failure)
+            except Exception as error:
+                logger.exception("step %s failed", row.name)
+                failure = self.record.failure(_internal(error, row.name), row.name)
+                self.record.step(row.name, status=Status.FAILED, failure=failure)
+            self.record.step(row.name, seconds=time.monotonic() - begun)
+        succeeded = self.deployment.outcome is Outcome.SUCCEEDED
+        self.record.change(status=Status.DONE if succeeded else Status.FAILED)
+        await self.record.save_quietly()
+
+    # pieces
+
+    async def _bounded(self, row: Row, work: Work) -> Result | None:
+        """Run one row's work within its time limit; abort and shutdown can end it."""
+        limit = self._equipment.settings.step_timeouts.get(row.name, row.limit_seconds)
+        if not self.abort_reason or not self._forward:
+            self._cancel = Cancel()
+        context = await asyncio.to_thread(self._context, row)
+        self._task = asyncio.ensure_future(work(context))
+        try:
+            done, _ = await asyncio.wait({self._task}, timeout=limit)
+            if not done:
+                await self._end_task("out of time")
+                raise AgentError(
+                    f"cannot finish {row.name}: it took longer than {limit:g} s",
+                    code=Code.STEP_TIMEOUT,
+                    remedy=f"See agentctl logs {self.deployment.id}; a longer limit is set by"
+                    f" timeouts: {{{row.name}: …}} in agent.yaml",
+                )
+            if self._task.cancelled():
+                self._check_abort()
+            return self._task.result()
+        except asyncio.CancelledError:
+            await self._end_task("the agent stops")
+            raise
+        finally:
+            self._task = None
+            self.record.progress = None
+
+    async def _end_task(self, reason: str) -> None:
+        if self._task is not None and not self._task.done():
+            self._cancel.set(reason)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            if not self._task.cancelled():
+                self._task.exception()  # seen; what ended it is reported by the caller
+
+    def _check_abort(self) -> None:
+        if self.abort_reason:
+            raise AgentError(
+                f"cannot go on with {self.deployment.id}: {self.abort_reason}",
+                code=Code.ABORTED,
+                remedy="Deploy it again with: agentctl retry",
+            )
+
+    def _context(self, row: Row) -> Context:
+        def progress(done: int, total: int) -> None:
+            self.record.progress = (row.name, done, total)
+
+        return self._equipment.context(
+            self.deployment, log=self.record.log, cancel=self._cancel, progress=progress
+        )
+
+    async def _quarantine(self) -> None:
+        deployment = self.deployment
+        current = await asyncio.to_thread(
+            self._equipment.state.current, deployment.revision.application
+        )
+        if current is not None and current.revision.digest == deployment.revision.digest:
+            return  # it serves: only this attempt to bring it here again failed
+        cause = deployment.failure.message if deployment.failure else "it was undone"
+        entry = Quarantined(
+            application=deployment.revision.application,
+            digest=deployment.revision.digest,
+            version=deployment.revision.version,
+            since=time.time(),
+            cause=cause,
+            deployment_id=deployment.id,
+        )
+        try:
+            await asyncio.to_thread(self._equipment.state.quarantine, entry)
+        except AgentError as error:
+            logger.error("cannot save the quarantine of %s: %s", entry.version, error.message)
+
+
+def _internal(error: Exception, place: StepName) -> AgentError:
+    return AgentError(
+        f"cannot finish {place}: internal error {type(error).__name__}: {error}",
+        code=Code.INTERNAL,
+        remedy="Report this with the traceback: journalctl -u deploy-agent",
+    )

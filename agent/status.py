@@ -1,0 +1,146 @@
+"""What `agentctl status` tells: asked for anew each time, down to the services themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from agent import __version__, views
+from agent.equipment import Equipment
+from agent.formats import appspec as appspec_format
+from agent.model.appspec import AppSpec
+from agent.model.deployment import Current, Deployment, Status
+from agent.model.errors import AgentError, Code, NotFound
+from agent.model.release import Layout
+from agent.poller import Poller
+from agent.queue import DeploymentQueue
+from agent.system import status_check
+from agent.system.status_check import Verdict
+
+_ASK_SECONDS = 1.0
+
+
+class StatusView:
+    """Puts status together from state, queue, pollers and the status endpoints."""
+
+    def __init__(
+        self, equipment: Equipment, queue: DeploymentQueue, pollers: Sequence[Poller]
+    ) -> None:
+        self._equipment = equipment
+        self._queue = queue
+        self._pollers = pollers
+        self._started_at = time.time()
+        self._appspecs: dict[str, AppSpec] = {}
+
+    def agent(self) -> dict[str, Any]:
+        """Version, pid and start of the agent itself."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "state_dir": str(self._equipment.settings.state_dir),
+        }
+
+    async def read(self, application: str | None) -> dict[str, Any]:
+        """The whole status, or that of one application; raises NotFound."""
+        state = self._equipment.state
+        known = await asyncio.to_thread(state.applications)
+        if application is not None and application not in known:
+            raise NotFound(
+                f"cannot find application {application!r} on this host",
+                code=Code.NOT_FOUND,
+                details=(f"known here: {', '.join(known) or 'none'}",),
+                remedy="See: agentctl status",
+            )
+        shown = known if application is None else [application]
+        sources = [
+            {"source": str(each.source), "decision": each.decision, "problem": each.problem}
+            for each in self._pollers
+        ]
+        return {
+            "agent": {
+                **self.agent(),
+                "decision": "; ".join(each.decision for each in self._pollers),
+                "sources": sources,
+            },
+            "hold": views.hold_view(await asyncio.to_thread(state.hold)),
+            "applications": await asyncio.gather(*(self._application(name) for name in shown)),
+        }
+
+    async def _application(self, name: str) -> dict[str, Any]:
+        state = self._equipment.state
+        current, previous, known, quarantined = await asyncio.to_thread(
+            lambda: (
+                state.current(name),
+                state.previous(name),
+                state.deployments(name, 50),
+                state.quarantined(name),
+            )
+        )
+        running = self._queue.running
+        is_running = running is not None and running.deployment.revision.application == name
+        waiting = [each for each in known if each.status is Status.PENDING]
+        last = next((each for each in known if each.outcome is not None and each.ended_at), None)
+        newest = known[0] if known else None
+        return {
+            "application": name,
+            "group": newest.revision.group if newest else "",
+            "current": views.current_view(current),
+            "previous": views.current_view(previous),
+            "running": views.running_view(running.record, aborting=bool(running.abort_reason))
+            if running is not None and is_running
+            else None,
+            "waiting": [views.deployment_view(each) for each in reversed(waiting)],
+            "last": last and await self._with_steps(last),
+            "quarantined": [views.quarantine_view(each) for each in quarantined],
+            "health": await self._health(current),
+        }
+
+    async def _with_steps(self, deployment: Deployment) -> dict[str, Any]:
+        steps = await asyncio.to_thread(self._equipment.state.steps, deployment.id)
+        return views.whole_view(deployment, steps)
+
+    async def _health(self, current: Current | None) -> dict[str, Any]:
+        """What the current revision's own status endpoints say at this moment."""
+        if current is None:
+            return _health("unknown", "nothing is deployed")
+        try:
+            appspec = await asyncio.to_thread(self._appspec, current)
+        except AgentError as error:
+            return _health("unknown", error.message)
+        checks = [each.status for each in appspec.services if each.status is not None]
+        if not checks:
+            return _health("unchecked", "the appspec names no status endpoint")
+        answers = await asyncio.gather(
+            *(
+                status_check.ask_once(
+                    self._equipment.http,
+                    check,
+                    current.revision.version,
+                    timeout_seconds=_ASK_SECONDS,
+                )
+                for check in checks
+            )
+        )
+        worst = next((each for each in answers if each.verdict is not Verdict.PROVED), answers[0])
+        healthy = worst.verdict is Verdict.PROVED
+        return _health(
+            "healthy" if healthy else "unhealthy", worst.detail, worst.reported_version
+        )
+
+    def _appspec(self, current: Current) -> AppSpec:
+        known = self._appspecs.get(current.release)
+        if known is None:
+            layout = Layout(self._equipment.settings.state_dir)
+            known, _ = appspec_format.load_appspec(layout.releases / current.release)
+            if len(self._appspecs) > 100:
+                self._appspecs.clear()
+            self._appspecs[current.release] = known
+        return known
+
+
+def _health(state: str, detail: str, reported: str = "") -> dict[str, Any]:
+    return {"state": state, "detail": detail, "reported_version": reported}

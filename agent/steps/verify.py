@@ -1,0 +1,74 @@
+"""Make sure that what is on this host is what was meant, before anything is built on it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from agent.archive import kinds, releases
+from agent.model.errors import AgentError, Code, Conflict
+from agent.model.release import Release
+from agent.steps.context import Context, Result
+from agent.system.threads import run_blocking
+
+
+async def do(ctx: Context) -> Result:
+    """Check digest, quarantine, and that the releases to be reused are as they were unpacked."""
+    cause = ctx.quarantined.get(ctx.deployment.revision.digest)
+    if cause is not None:
+        raise Conflict(
+            f"cannot deploy {ctx.deployment.revision.version}: it is quarantined here: {cause}",
+            code=Code.QUARANTINED,
+            remedy=f"Deploy a newer revision, or run: agentctl retry {ctx.deployment.revision.application}",
+        )
+    return await run_blocking(ctx.cancel, _verify, ctx)
+
+
+def _verify(ctx: Context) -> Result:
+    notes = []
+    if ctx.release.tree.exists():
+        notes += _restore_damaged(ctx, ctx.release, thorough=True)
+    else:
+        _check_bundle(ctx)
+    if ctx.current is not None and ctx.current.name != ctx.release.name:
+        # ApplicationStop comes from it, and so does everything if this deployment is undone
+        notes += _restore_damaged(ctx, ctx.current, thorough=False)
+    return Result(note="; ".join(notes))
+
+
+def _check_bundle(ctx: Context) -> None:
+    bundle = ctx.release.bundle
+    kinds.detect(bundle)
+    if ctx.deployment.starts > 1:
+        # the bytes were hashed on their way in, but since then the host may have lost power
+        digest = hashlib.sha256()
+        with bundle.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+                ctx.cancel.check()
+        if digest.hexdigest() != ctx.deployment.revision.digest:
+            bundle.unlink()
+            raise AgentError(
+                f"cannot use {bundle}: its digest is not the one that it was fetched with",
+                code=Code.BUNDLE_DAMAGED,
+                remedy="Check this host's disk, then run: agentctl retry",
+            )
+
+
+def _restore_damaged(ctx: Context, release: Release, *, thorough: bool) -> list[str]:
+    damaged = releases.check_release(
+        release.tree, release.index, thorough=thorough, cancel=ctx.cancel
+    )
+    if not damaged:
+        return []
+    releases.restore_files(
+        release.bundle,
+        release.tree,
+        release.index,
+        damaged,
+        limits=ctx.settings.limits,
+        cancel=ctx.cancel,
+    )
+    shown = ", ".join(damaged[:3]) + (" …" if len(damaged) > 3 else "")
+    note = f"release of {release.revision.version}: restored {len(damaged)} changed files ({shown})"
+    ctx.log.line(f"warning: {note}")
+    return [note]

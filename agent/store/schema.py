@@ -1,0 +1,77 @@
+"""The tables of state.db and their migrations, one level at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from agent.store import installed
+
+_LEVEL_1 = """
+CREATE TABLE deployments (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    application TEXT NOT NULL,
+    deployment_group TEXT NOT NULL,
+    version TEXT NOT NULL,
+    bundle TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    serial INTEGER NOT NULL,
+    release TEXT NOT NULL,
+    "trigger" TEXT NOT NULL,
+    requested_by TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL NOT NULL,
+    ended_at REAL NOT NULL,
+    starts INTEGER NOT NULL,
+    step TEXT,
+    outcome TEXT,
+    failure TEXT,
+    previous_version TEXT NOT NULL
+);
+CREATE INDEX deployments_by_application ON deployments (application, seq);
+CREATE TABLE steps (
+    deployment_id TEXT NOT NULL REFERENCES deployments (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    status TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    seconds REAL NOT NULL,
+    undo_seconds REAL NOT NULL,
+    note TEXT NOT NULL,
+    failure TEXT,
+    PRIMARY KEY (deployment_id, name)
+) WITHOUT ROWID;
+CREATE TABLE applications (
+    application TEXT PRIMARY KEY,
+    current TEXT NOT NULL,
+    previous TEXT
+) WITHOUT ROWID;
+CREATE TABLE quarantine (
+    application TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    version TEXT NOT NULL,
+    since REAL NOT NULL,
+    cause TEXT NOT NULL,
+    deployment_id TEXT NOT NULL,
+    PRIMARY KEY (application, digest)
+) WITHOUT ROWID;
+CREATE TABLE hold (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    reason TEXT NOT NULL,
+    by TEXT NOT NULL,
+    since REAL NOT NULL,
+    until REAL
+);
+"""
+
+
+def _create_level_1(connection: sqlite3.Connection) -> None:
+    for statement in (_LEVEL_1 + installed.SCHEMA).split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_level_1,)
+"""MIGRATIONS[n] takes a file of level n to level n + 1, inside one transaction."""

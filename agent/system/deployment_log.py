@@ -1,0 +1,203 @@
+"""The log file of one deployment: what the agent did, and all that the hooks said."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+_PIECE_BYTES = 8 * 1024  # a line longer than this is shown in pieces
+_TAIL_BYTES = 256 * 1024
+_TAIL_CHUNKS = 4096
+_EVIDENCE_LINES = 20
+_EVIDENCE_CHARACTERS = 400
+
+# ECMA-48: control sequences (colours, cursor) and operating system commands (window titles)
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+# what remains of C0 and C1, line separators, and what reverses the order of text on a terminal
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (
+        *(code for code in range(0x20) if code != 0x09),
+        *range(0x7F, 0xA0),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+
+
+def plain(text: str) -> str:
+    """`text` without terminal escapes, and other control characters made visible."""
+    return _ESCAPES.sub("", text).translate(_CONTROLS)
+
+
+class DeploymentLog:
+    """An append-only text file; it may be written from any thread, and from the event loop.
+
+    A log that cannot be written (full disk) fails no deployment: what was lost is counted, and
+    said as soon as there is room again. The file is made again when someone removed it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lost_bytes = 0
+        self._lock = threading.Lock()
+
+    def line(self, text: str) -> None:
+        """Add what the agent has to say: "<UTC time>Z agent: text", a line for each of text's."""
+        began = _now()
+        lines = (f"{began} agent: {plain(each)}\n" for each in text.splitlines() or [""])
+        self.append("".join(lines).encode(errors="replace"))
+
+    def hook(self, event: str, location: str, *, limit_bytes: int = 10 * 2**20) -> HookOutput:
+        """Begin the output of one hook, of which at most `limit_bytes` are kept here."""
+        return HookOutput(self, event, location, limit_bytes)
+
+    def append(self, lines: bytes) -> None:
+        """Add whole lines as they are."""
+        with self._lock:
+            if self.lost_bytes:
+                lines = (
+                    f"\n{_now()} agent: {self.lost_bytes} bytes of this log are lost:"
+                    f" it could not be written\n"
+                ).encode() + lines
+            written = self._write(lines)
+            if written == len(lines):
+                self.lost_bytes = 0
+            else:
+                self.lost_bytes += len(lines) - written
+
+    def _write(self, lines: bytes) -> int:
+        """Bytes written. Opened each time: a removed file comes back, and none is left open."""
+        # O_NONBLOCK: a fifo put in its place must not hang the agent
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self.path, flags, 0o640)
+        except OSError:
+            return 0
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                os.fchmod(descriptor, 0o640)  # whatever the umask is
+            return os.write(descriptor, lines)
+        except OSError:
+            return 0
+        finally:
+            os.close(descriptor)
+
+
+class HookOutput:
+    """What one hook writes: its head as it comes, its tail at the end, in flat memory.
+
+    Half of the limit is written at once. After that only the newest 256 KiB are held, and written
+    by close() after a line that says how many bytes were left out between the two.
+    """
+
+    def __init__(self, log: DeploymentLog, event: str, location: str, limit_bytes: int) -> None:
+        self._log = log
+        self._source = plain(f"{event} {location}")
+        self._head_left = limit_bytes // 2
+        self._tail_limit = min(limit_bytes // 2, _TAIL_BYTES)
+        self._begun: dict[str, bytes] = {}  # by stream: a line that has no end yet
+        self._tail: deque[tuple[str, str, bytes]] = deque()  # when, stream, bytes
+        self._tail_bytes = 0
+        self._left_out = 0
+        self._last: deque[str] = deque(maxlen=_EVIDENCE_LINES)
+        self._lock = threading.Lock()
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        """Add bytes as they came from `stream` ("stdout" or "stderr")."""
+        with self._lock:
+            if self._head_left > 0:
+                self._write_head(stream, chunk)
+            else:
+                self._hold(stream, chunk)
+
+    def close(self) -> None:
+        """Write what is held. May block for the rendering of 256 KiB."""
+        with self._lock:
+            held = self._rendered_tail()
+            room = self._tail_limit
+            first = len(held)
+            while first > 0 and len(held[first - 1][1]) <= room:
+                first -= 1
+                room -= len(held[first][1])
+            left_out = self._left_out + sum(size for size, _ in held[:first])
+            note = b""
+            if left_out:
+                note = f"{_now()} {self._source} [agent] … {left_out} bytes left out …\n".encode()
+            self._tail.clear()
+            if held or note:
+                self._log.append(note + b"".join(rendered for _, rendered in held[first:]))
+
+    def last_lines(self, count: int = 10) -> tuple[str, ...]:
+        """The last lines that are not blank, each of bounded length; complete after close()."""
+        with self._lock:
+            return tuple(self._last)[-count:]
+
+    def _write_head(self, stream: str, chunk: bytes) -> None:
+        pieces, self._begun[stream] = _cut(self._begun.get(stream, b"") + chunk)
+        now = _now()
+        rendered = bytearray()
+        for number, piece in enumerate(pieces, 1):
+            rendered += self._render(now, stream, piece)
+            if len(rendered) >= self._head_left:
+                self._begun[stream] = b"".join(pieces[number:]) + self._begun[stream]
+                for other, begun in self._begun.items():
+                    self._hold(other, begun)
+                self._begun.clear()
+                break
+        self._head_left -= len(rendered)
+        if rendered:
+            self._log.append(bytes(rendered))
+
+    def _hold(self, stream: str, chunk: bytes) -> None:
+        if not chunk:
+            return
+        if len(chunk) > self._tail_limit:
+            self._left_out += len(chunk) - self._tail_limit
+            chunk = chunk[len(chunk) - self._tail_limit :]
+        self._tail.append((_now(), stream, chunk))
+        self._tail_bytes += len(chunk)
+        while self._tail_bytes > self._tail_limit or len(self._tail) > _TAIL_CHUNKS:
+            dropped = len(self._tail.popleft()[2])
+            self._tail_bytes -= dropped
+            self._left_out += dropped
+
+    def _rendered_tail(self) -> list[tuple[int, bytes]]:
+        """Of each line that is held or has no end yet: its size as it came, and as written."""
+        lines = []
+        for when, stream, chunk in self._tail:
+            pieces, self._begun[stream] = _cut(self._begun.get(stream, b"") + chunk)
+            lines += [(len(piece), self._render(when, stream, piece)) for piece in pieces]
+        for stream, begun in self._begun.items():
+            if begun:
+                lines.append((len(begun), self._render(_now(), stream, begun)))
+        self._begun.clear()
+        return lines
+
+    def _render(self, when: str, stream: str, piece: bytes) -> bytes:
+        text = plain(piece.rstrip(b"\r\n").decode(errors="replace"))
+        if text.strip():
+            self._last.append(text[:_EVIDENCE_CHARACTERS])
+        return f"{when} {self._source} [{stream}] {text}\n".encode()
+
+
+def _cut(text: bytes) -> tuple[list[bytes], bytes]:
+    """Lines with their end, long ones in pieces; and the beginning of a line at the end."""
+    pieces: list[bytes] = []
+    start = 0
+    while True:
+        end = text.find(b"\n", start, start + _PIECE_BYTES)
+        if end < 0 and len(text) - start < _PIECE_BYTES:
+            return pieces, text[start:]
+        stop = end + 1 if end >= 0 else start + _PIECE_BYTES
+        pieces.append(text[start:stop])
+        start = stop
+
+
+def _now() -> str:
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z"

@@ -1,0 +1,147 @@
+"""The host's processes: who there is, who started whom, and signals that meet the right one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+Identity = tuple[int, int]
+"""A pid and its start in clock ticks since boot: the pair is never used twice within one boot."""
+
+_COMMAND_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Process:
+    """One process as it was when looked at. A zombie has ended, and waits for its parent."""
+
+    pid: int
+    start: int
+    parent: int
+    group: int
+    session: int
+    is_zombie: bool
+
+    @property
+    def identity(self) -> Identity:
+        """What tells it from a later process that is given the same pid."""
+        return self.pid, self.start
+
+
+def read_process(pid: int) -> Process | None:
+    """The process `pid`, or None where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # proc(5): "pid (comm) state ppid pgrp session … starttime"; comm may hold blanks and brackets
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return Process(
+        pid=pid,
+        start=int(fields[19]),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        is_zombie=fields[0] in (b"Z", b"X"),
+    )
+
+
+def read_processes(pids: Iterable[int]) -> list[Process]:
+    """Those of `pids` that are alive."""
+    found = (read_process(pid) for pid in pids)
+    return [process for process in found if process is not None and not process.is_zombie]
+
+
+def read_table() -> dict[int, Process]:
+    """Every process of the host by pid, zombies too."""
+    found = (read_process(pid) for pid in psutil.pids())
+    return {process.pid: process for process in found if process is not None}
+
+
+def with_descendants(table: Mapping[int, Process], roots: Iterable[int]) -> set[int]:
+    """`roots` and every process of `table` below them."""
+    children: dict[int, list[int]] = {}
+    for process in table.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting.extend(children.get(pid, ()))
+    return found
+
+
+def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
+    """Whether a process was started with all of `entries`; False where that may not be read."""
+    try:
+        environment = psutil.Process(process.pid).environ()
+    except (psutil.Error, OSError):
+        return False
+    return all(environment.get(name) == value for name, value in entries.items())
+
+
+def describe(process: Process) -> str:
+    """Its pid and command line, such as "1234 sleep 1000", of bounded length."""
+    try:
+        seen = psutil.Process(process.pid)
+        command = " ".join(seen.cmdline()) or f"[{seen.name()}]"
+    except (psutil.Error, OSError):
+        command = "(ended)"
+    command = "".join(character if character.isprintable() else "?" for character in command)
+    if len(command) > _COMMAND_CHARACTERS:
+        command = command[: _COMMAND_CHARACTERS - 1] + "…"
+    return f"{process.pid} {command}"
+
+
+def send(process: Process, signum: signal.Signals) -> bool:
+    """Send a signal to this very process, never to one that took over its pid.
+
+    False where it has ended, or may not be signalled (it has become another user's).
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        found = read_process(process.pid)
+        if found is None or found.start != process.start:
+            return False
+        signal.pidfd_send_signal(descriptor, signum)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def reap_orphans(own: Collection[int]) -> None:
+    """Collect ended processes that a subreaper inherited; `own` are waited for elsewhere.
+
+    Hooks run in sessions of their own, so a zombie of our session is nobody's orphan.
+    """
+    myself = os.getpid()
+    session = os.getsid(0)
+    for process in read_table().values():
+        is_orphan = process.parent == myself and process.session != session
+        if is_orphan and process.is_zombie and process.pid not in own:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def now_ticks() -> int:
+    """Now, as `Process.start` counts: proc(5), starttime."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def boot_id() -> str:
+    """Tells one boot of the host from another."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

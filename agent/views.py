@@ -1,0 +1,107 @@
+"""State as the JSON that the API answers with (docs/api.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from agent.model.deployment import Current, Deployment, Failure, Step
+from agent.record import Record
+from agent.store.state import Hold, Quarantined
+
+SCHEMA = 1
+
+Json = dict[str, Any]
+
+
+def failure_view(failure: Failure | None) -> Json | None:
+    """code, where, message, evidence, next."""
+    return None if failure is None else dataclasses.asdict(failure)
+
+
+def deployment_view(deployment: Deployment) -> Json:
+    """A deployment without its steps."""
+    revision = deployment.revision
+    end = deployment.ended_at or (time.time() if deployment.started_at else 0.0)
+    return {
+        "id": deployment.id,
+        "application": revision.application,
+        "group": revision.group,
+        "version": revision.version,
+        "digest": revision.digest,
+        "bundle": revision.bundle,
+        "trigger": deployment.trigger,
+        "requested_by": deployment.requested_by,
+        "status": deployment.status,
+        "outcome": deployment.outcome,
+        "step": deployment.step,
+        "created_at": deployment.created_at,
+        "started_at": deployment.started_at,
+        "ended_at": deployment.ended_at,
+        "seconds": end - deployment.started_at if deployment.started_at else 0.0,
+        "starts": deployment.starts,
+        "previous_version": deployment.previous_version,
+        "aborting": False,
+        "failure": failure_view(deployment.failure),
+        "steps": [],
+        "progress": None,
+    }
+
+
+def step_view(step: Step) -> Json:
+    """One step of a deployment."""
+    return {
+        "name": step.name,
+        "status": step.status,
+        "started_at": step.started_at,
+        "seconds": step.seconds,
+        "undo_seconds": step.undo_seconds,
+        "note": step.note,
+        "failure": failure_view(step.failure),
+    }
+
+
+def whole_view(deployment: Deployment, steps: list[Step]) -> Json:
+    """An ended or waiting deployment with its steps."""
+    ordered = sorted(steps, key=lambda step: step.started_at)
+    return {**deployment_view(deployment), "steps": [step_view(step) for step in ordered]}
+
+
+def running_view(record: Record, *, aborting: bool) -> Json:
+    """The deployment that runs, with its steps and progress."""
+    progress = record.progress
+    return {
+        **whole_view(record.deployment, list(record.steps.values())),
+        "aborting": aborting,
+        "progress": progress and dict(zip(("step", "done", "total"), progress, strict=True)),
+    }
+
+
+def current_view(current: Current | None) -> Json | None:
+    """A committed revision."""
+    if current is None:
+        return None
+    return {
+        "version": current.revision.version,
+        "digest": current.revision.digest,
+        "deployment_id": current.deployment_id,
+        "committed_at": current.committed_at,
+        "release": current.release,
+    }
+
+
+def hold_view(hold: Hold | None) -> Json | None:
+    """The hold in force."""
+    return None if hold is None else dataclasses.asdict(hold)
+
+
+def quarantine_view(entry: Quarantined) -> Json:
+    """A revision that is refused here."""
+    return {
+        "version": entry.version,
+        "digest": entry.digest,
+        "since": entry.since,
+        "cause": entry.cause,
+        "deployment_id": entry.deployment_id,
+    }

@@ -1,0 +1,275 @@
+"""The API as a client meets it: who may what, queue, abort, rollback, hold, and bad requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_host import ROOT, AgentHost
+from tests.bundles import make_bundle
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+WAITING_HOOK = "#!/bin/sh\ntouch {base}/gate.seen\nwhile [ ! -e {base}/gate ]; do sleep 0.02; done\n"
+
+
+@pytest.fixture
+def host(state_dir: Path) -> Iterator[AgentHost]:
+    host = AgentHost(state_dir)
+    host.start()
+    assert host.deploy(make_bundle(state_dir, "1"))["outcome"] == "succeeded"
+    yield host
+    host.clear()
+
+
+def refusal(host: AgentHost, method: str, path: str, body: object = None) -> tuple[int, dict]:
+    status, answer = host.client.request(method, path, body)
+    assert answer["schema"] == 1
+    return status, answer["error"]
+
+
+def begin_waiting(host: AgentHost, version: str = "2") -> str:
+    """A deployment that stands in BeforeInstall until <base>/gate is made."""
+    bundle = make_bundle(host.base, version, hooks={"BeforeInstall": WAITING_HOOK})
+    deployment_id = host.request(bundle)
+    host.wait_for_file(host.base / "gate.seen")
+    return deployment_id
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "part"),
+    [
+        ("POST", "/v1/deployments", {}, 400, "absolute path"),
+        ("POST", "/v1/deployments", {"bundle": "relative.zip"}, 400, "absolute path"),
+        ("POST", "/v1/deployments", {"bundle": "/nowhere.zip"}, 404, "/nowhere.zip"),
+        ("POST", "/v1/deployments", {"bundle": "/etc", "application": "../x"}, 400, "../x"),
+        ("POST", "/v1/deployments", {"bundel": "/etc"}, 400, "bundel"),
+        ("POST", "/v1/deployments", [1], 400, "object"),
+        ("GET", "/v1/deployments/d-NOSUCH", None, 404, "d-NOSUCH"),
+        ("GET", "/v1/deployments/d-NOSUCH/log", None, 404, "d-NOSUCH"),
+        ("GET", "/v1/deployments?limit=many", None, 400, "limit"),
+        ("GET", "/v1/nothing", None, 404, "/v1/nothing"),
+        ("PUT", "/v1/status", None, 405, "PUT"),
+        ("PUT", "/v1/hold", {"reason": " "}, 400, "reason"),
+        ("PUT", "/v1/hold", {"reason": "x", "for_seconds": -1}, 400, "for_seconds"),
+        ("POST", "/v1/rollback", {"application": "other"}, 404, "other"),
+        ("POST", "/v1/rollback", {"application": "service"}, 404, "no previous"),
+        ("POST", "/v1/rollback", {"application": "service", "to": "0.9"}, 404, "0.9"),
+        ("POST", "/v1/retry", {"application": "service"}, 409, "not failed"),
+        ("POST", "/v1/deployments/last/abort", {}, 409, "ended"),
+        ("GET", "/v1/status?application=other", None, 404, "other"),
+    ],
+)
+def test_bad_request_has_one_clear_error(
+    host: AgentHost, method: str, path: str, body: object, status: int, part: str
+) -> None:
+    found, error = refusal(host, method, path, body)
+    assert found == status
+    assert part in error["message"] + " ".join(error["details"])
+    assert error["code"]
+    assert error["remedy"]
+
+
+def test_body_that_is_no_json(host: AgentHost) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(host.client.socket_path)
+        connection.sendall(b"POST /v1/plan HTTP/1.0\r\nContent-Length: 5\r\n\r\n{nope")
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.0 400")
+    assert b"not JSON" in answer
+
+
+@pytest.mark.root
+def test_other_users_may_read_and_not_change(host: AgentHost) -> None:
+    program = (
+        "import json,sys;from agent.client import Client;c=Client(sys.argv[1]);"
+        "print(json.dumps([c.request('GET','/v1/status')[0],c.request('PUT','/v1/hold',{'reason':'x'})]))"
+    )
+    host.base.chmod(0o755)
+    # nobody may not reach a checkout below /root, and need not: the code is given by stdin's fd
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys;sys.path.insert(0,{str(ROOT)!r});"
+         "import agent.client;import os;os.setgroups([]);os.setgid(65534);os.setuid(65534);" + program,
+         host.client.socket_path],
+        capture_output=True, check=True, timeout=20,
+    )  # fmt: skip
+    status, (refused, answer) = json.loads(done.stdout)
+    assert status == 200
+    assert refused == 403
+    assert answer["error"]["code"] == "not-permitted"
+    assert "deploy-agent" in answer["error"]["remedy"]
+    assert host.ask("GET", "/v1/status")["hold"] is None
+
+
+def test_one_at_a_time_and_a_newer_one_replaces_the_waiting_one(host: AgentHost) -> None:
+    first = begin_waiting(host)
+    second = host.request(make_bundle(host.base, "3"))
+    other = host.request(make_bundle(host.base, "9"), application="another")
+    third = host.request(make_bundle(host.base, "4"))
+    assert host.deployment(second)["outcome"] == "superseded"
+    assert host.deployment(third)["status"] == "pending"
+    (host.base / "gate").touch()
+    assert host.wait_for_outcome(first)["outcome"] == "succeeded"
+    assert host.wait_for_outcome(third)["outcome"] == "succeeded"
+    # it wants the files of the first application
+    view = host.wait_for_outcome(other)
+    assert view["failure"]["code"] == "plan-refused"
+    assert host.serving() == "4"
+
+
+def test_abort_waits_for_the_hook_and_now_does_not(host: AgentHost) -> None:
+    before = host.files()
+    deployment_id = begin_waiting(host)
+    view = host.ask("POST", f"/v1/deployments/{deployment_id}/abort", {})["deployment"]
+    assert (view["aborting"], view["step"], view["outcome"]) == (True, "before-install", None)
+    view = host.ask("POST", f"/v1/deployments/{deployment_id}/abort", {"now": True})["deployment"]
+    view = host.wait_for_outcome(deployment_id)
+    assert view["outcome"] == "aborted"
+    assert view["failure"]["code"] == "aborted"
+    assert host.files() == before
+    assert host.serving() == "1"
+
+
+def test_abort_of_a_waiting_deployment(host: AgentHost) -> None:
+    first = begin_waiting(host)
+    second = host.request(make_bundle(host.base, "3"))
+    host.ask("POST", f"/v1/deployments/{second}/abort", {})
+    assert host.deployment(second)["outcome"] == "aborted"
+    (host.base / "gate").touch()
+    assert host.wait_for_outcome(first)["outcome"] == "succeeded"
+
+
+def test_rollback_with_the_source_gone(host: AgentHost) -> None:
+    host.deploy(make_bundle(host.base, "2"))
+    host.deploy(make_bundle(host.base, "3"))
+    for bundle in (host.base / "bundles").iterdir():
+        bundle.unlink()
+    answer = host.ask("POST", "/v1/rollback", {"application": "service"})
+    assert host.wait_for_outcome(answer["deployment"]["id"])["outcome"] == "succeeded"
+    assert host.serving() == "2"
+    answer = host.ask("POST", "/v1/rollback", {"application": "service", "to": "1"})
+    assert host.wait_for_outcome(answer["deployment"]["id"])["outcome"] == "succeeded"
+    assert host.serving() == "1"
+
+
+def test_rollback_to_a_release_that_the_service_has_written_into(host: AgentHost) -> None:
+    host.deploy(make_bundle(host.base, "2"))
+    for release in (host.state_dir / "releases").glob("*/app/version"):
+        if release.read_text() == "1\n":
+            release.write_text("damaged\n")
+    answer = host.ask("POST", "/v1/rollback", {"application": "service"})
+    assert host.wait_for_outcome(answer["deployment"]["id"])["outcome"] == "succeeded"
+    assert host.serving() == "1"
+
+
+def test_hold_stops_deployments_and_says_why(host: AgentHost) -> None:
+    host.ask("PUT", "/v1/hold", {"reason": "audit until noon", "for_seconds": 3600})
+    bundle = make_bundle(host.base, "2")
+    body = {"bundle": str(bundle), "application": "service"}
+    status, error = refusal(host, "POST", "/v1/deployments", body)
+    assert (status, error["code"]) == (409, "held")
+    assert "audit until noon" in error["message"]
+    hold = host.ask("GET", "/v1/status")["hold"]
+    assert hold["until"] - hold["since"] == pytest.approx(3600)
+    host.ask("DELETE", "/v1/hold")
+    assert host.deploy(bundle)["outcome"] == "succeeded"
+
+
+def test_plan_tells_and_touches_nothing(host: AgentHost) -> None:
+    before = host.files()
+    bundle = make_bundle(host.base, "2")
+    plan = host.ask("POST", "/v1/plan", {"bundle": str(bundle), "application": "service"})["plan"]
+    changed = {Path(each["path"]).name: each["action"] for each in plan["changes"]}
+    assert changed["version"] == "replace"
+    assert changed["only-in-2"] == "add"
+    assert changed["only-in-1"] == "remove"
+    assert plan["counts"]["keep"] >= 1
+    assert (plan["refused"], plan["version"]) == (False, "2")
+    assert host.files() == before
+    assert list((host.state_dir / "plans").iterdir()) == []
+
+
+def test_log_of_a_deployment_can_be_followed(host: AgentHost) -> None:
+    deployment_id = begin_waiting(host)
+    path = f"/v1/deployments/{deployment_id}/log"
+    stream = host.client.stream(f"{path}?follow=1")
+    first = next(stream)["line"]
+    (host.base / "gate").touch()
+    followed = [first, *(each["line"] for each in stream)]
+    assert any("committed" in line for line in followed)
+    whole = [each["line"] for each in host.client.stream(path)]
+    assert whole == followed
+
+
+def test_stop_hook_of_the_old_revision_that_fails_blocks_nothing(host: AgentHost) -> None:
+    """P1: the old revision's ApplicationStop cannot block the new one; it is named."""
+    host.deploy(make_bundle(host.base, "2", hooks={"ApplicationStop": "#!/bin/sh\nexit 1\n"}))
+    view = host.deploy(make_bundle(host.base, "3"))
+    assert view["outcome"] == "succeeded"
+    note = next(step["note"] for step in view["steps"] if step["name"] == "stop")
+    assert "old revision 2" in note
+
+
+def test_second_agent_on_the_same_state_is_refused(host: AgentHost) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "--config", str(host.config), "--socket", f"{host.base}/x"],
+        cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "uses it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert host.is_answering()
+
+
+def test_damaged_database_is_refused_and_left_as_it_is(host: AgentHost) -> None:
+    host.stop()
+    database = host.state_dir / "state.db"
+    damaged = b"\0" * 300 + database.read_bytes()[300:]
+    database.write_bytes(damaged)
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "--config", str(host.config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "state.db" in done.stderr
+    assert "mv " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert database.read_bytes() == damaged
+
+
+def test_newer_database_is_refused(host: AgentHost) -> None:
+    host.stop()
+    with sqlite3.connect(host.state_dir / "state.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "--config", str(host.config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "newer" in done.stderr
+
+
+def test_retention_keeps_current_and_previous(host: AgentHost) -> None:
+    for version in ("2", "3", "4", "5", "6"):
+        host.deploy(make_bundle(host.base, version))
+    kept = [path for path in (host.state_dir / "releases").iterdir() if path.is_dir()]
+    assert len(kept) == 3
+    versions = {(path / "app" / "version").read_text().strip() for path in kept}
+    assert versions == {"4", "5", "6"}
+    assert not list((host.state_dir / "deployments").glob("*/kept"))
+
+
+def test_every_read_answer_has_a_schema_version(host: AgentHost) -> None:
+    for path in ("/v1/version", "/v1/status", "/v1/deployments", "/v1/deployments/last"):
+        assert host.ask("GET", path)["schema"] == 1

@@ -1,0 +1,57 @@
+"""What agentctl says to wrong usage, and its help."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.cli.main import COMMANDS
+from tests.component.cli_server import agentctl
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["stauts"], "did you mean status?"),
+        (["frobnicate"], "see agentctl --help"),
+        (["status", "--jsno"], "unrecognized arguments: --jsno"),
+        (["status", "a", "b"], "unrecognized arguments: b"),
+        (["deploy"], "BUNDLE"),
+        (["deploy", "x.zip", "--timeout", "soon"], "cannot read the duration 'soon'"),
+        (["history", "--limit", "-3"], "--limit"),
+        (["history", "--limit", "many"], "'many' is not a number above 0"),
+        (["hold"], "--reason"),
+        (["hold", "--reason", "x", "--for", "0s"], "not longer than nothing"),
+        (["deploy", "x.zip", "--detach", "--foreground"], "cannot detach"),
+        (["deploy", "x.zip", "--config", "x.yaml"], "--config"),
+    ],
+)
+def test_wrong_usage(args: list[str], said: str) -> None:
+    done = agentctl(*args)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command() -> None:
+    done = agentctl("--help")
+    assert done.returncode == 0
+    for name, words in COMMANDS.items():
+        assert f"  {name} " in done.stdout
+        assert words in done.stdout
+    assert agentctl().returncode == 2
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "lint"])
+def test_help_of_each_command(command: str) -> None:
+    done = agentctl(command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: agentctl {command}")
+    assert "--socket" in done.stdout
+
+
+def test_help_tells_exit_codes() -> None:
+    shown = agentctl("status", "--help").stdout
+    assert all(f"\n  {code} " in shown for code in (0, 3, 4, 150, 151, 152, 153, 154, 156))
+    for command in ("deploy", "rollback", "retry"):
+        shown = agentctl(command, "--help").stdout
+        assert all(f"\n  {code} " in shown for code in (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 130))

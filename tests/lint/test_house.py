@@ -1,0 +1,81 @@
+"""Rules of STYLE.md that a few lines can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import PurePath
+
+from tests.lint.source import ROOT, Module, modules, report
+
+# A failure that nobody foresaw is logged with its traceback here, and nowhere else.
+BROAD_EXCEPT = {"agent/poller.py", "agent/runner.py", "agent/api.py", "agent/cli/main.py"}
+
+
+def _is_broad(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    names = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(isinstance(n, ast.Name) and n.id in ("Exception", "BaseException") for n in names)
+
+
+def _broad_excepts(module: Module) -> list[str]:
+    found = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler) and _is_broad(node):
+            last = node.body[-1]
+            goes_on = isinstance(last, ast.Raise) and last.exc is None
+            if not goes_on:
+                found.append(f"{module.path}:{node.lineno}")
+    return found
+
+
+def test_broad_excepts_stand_at_the_edges() -> None:
+    found = [place for module in modules("agent") for place in _broad_excepts(module)]
+    problems = [place for place in found if place.split(":")[0] not in BROAD_EXCEPT]
+    report(problems, f"Only {sorted(BROAD_EXCEPT)} may catch everything without raising it again:")
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    problems = []
+    for module in modules():
+        if PurePath(module.path).name == "__init__.py" and not module.text:
+            continue
+        sentence = (ast.get_docstring(module.tree) or "").split("\n\n")[0].strip()
+        if not sentence.endswith("."):
+            problems.append(module.path)
+    report(problems, "A module begins with one sentence, and a full stop, on what it is for:")
+
+
+def test_tests_do_not_sleep() -> None:
+    problems = []
+    for module in modules("tests"):
+        if module.path == "tests/waiting.py":
+            continue
+        for node in ast.walk(module.tree):
+            match node:
+                case ast.Attribute(value=ast.Name(id="time" | "asyncio"), attr="sleep"):
+                    problems.append(f"{module.path}:{node.lineno}")
+                case ast.ImportFrom(module="time" | "asyncio", names=names) if any(
+                    alias.name == "sleep" for alias in names
+                ):
+                    problems.append(f"{module.path}:{node.lineno}")
+    report(problems, "Wait for something, with a deadline: tests.waiting.wait_until")
+
+
+def test_changelog_has_one_line_per_change() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    problems = []
+    heading = re.compile(r"## (Unreleased|\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\))")
+    seen_heading = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.startswith("## "):
+            seen_heading = True
+            if not heading.fullmatch(line):
+                problems.append(f"CHANGELOG.md:{number}: {line}")
+        elif seen_heading and line and not re.fullmatch(r"- [A-Z`].*[.)]", line):
+            problems.append(f"CHANGELOG.md:{number}: {line}")
+    assert seen_heading
+    report(
+        problems, "`## Unreleased` or `## 1.2.3 (2026-01-31)`, then `- A sentence.` a line each:"
+    )

@@ -1,0 +1,148 @@
+"""What `agentctl status` sums up in its exit code, and that its lines tell the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.cli import exits, explain, status, text
+from agent.cli.exits import StatusExit
+from agent.model.deployment import Outcome
+from agent.model.errors import AgentError, Code
+from tests.component import cli_server as api
+
+HOLD = {"reason": "disk swap", "by": "bob", "since": 1000.0, "until": None}
+SICK = {"state": "unhealthy", "detail": "Database: Bad", "reported_version": "1.215"}
+OTHER = {"state": "unhealthy", "detail": "it is 1.214", "reported_version": "1.214"}
+UNKNOWN = {"state": "unknown", "detail": "the appspec cannot be read", "reported_version": ""}
+RUNNING = api.deployment(None)
+WAITING = [api.deployment(None, status="pending")]
+
+
+def failed(outcome: str) -> dict[str, Any]:
+    return {"last": api.deployment(outcome, failure=api.cause())}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hold", "code"),
+    [
+        ({}, None, StatusExit.OK),
+        ({"health": {**SICK, "state": "unchecked"}}, None, StatusExit.OK),
+        (failed("aborted"), None, StatusExit.OK),
+        (failed("superseded"), None, StatusExit.OK),
+        ({"health": UNKNOWN}, None, StatusExit.UNKNOWN),
+        ({"health": UNKNOWN, "current": None, "last": None}, None, StatusExit.OK),
+        (failed("failed"), None, StatusExit.ROLLED_BACK),
+        (failed("rolled_back"), None, StatusExit.ROLLED_BACK),
+        ({}, HOLD, StatusExit.HELD),
+        (failed("rolled_back"), HOLD, StatusExit.HELD),
+        ({"waiting": WAITING}, HOLD, StatusExit.HELD),
+        ({"waiting": WAITING}, None, StatusExit.DEPLOYING),
+        ({"running": RUNNING}, HOLD, StatusExit.DEPLOYING),
+        ({"running": RUNNING, **failed("rolled_back")}, None, StatusExit.DEPLOYING),
+        ({"running": RUNNING, "health": SICK}, None, StatusExit.DEPLOYING),
+        ({"health": SICK}, HOLD, StatusExit.DEGRADED),
+        ({"health": SICK, **failed("rolled_back")}, None, StatusExit.DEGRADED),
+        ({"health": OTHER}, None, StatusExit.VERSION_MISMATCH),
+        ({"health": {**OTHER, "state": "healthy"}}, None, StatusExit.OK),  # match: prefix
+        ({"health": SICK, **failed("inconsistent")}, HOLD, StatusExit.INCONSISTENT),
+        ({"running": RUNNING, **failed("inconsistent")}, None, StatusExit.INCONSISTENT),
+    ],
+)
+def test_exit_code(changes: dict[str, Any], hold: dict[str, Any] | None, code: StatusExit) -> None:
+    assert status.exit_code(api.status(api.application(**changes), hold=hold)) is code
+
+
+def test_the_worst_application_counts() -> None:
+    sick, busy = api.application(health=SICK), api.application(running=RUNNING)
+    assert status.exit_code(api.status(busy, sick)) is StatusExit.DEGRADED
+    assert status.exit_code(api.status(sick, busy)) is StatusExit.DEGRADED
+
+
+def test_nothing_deployed_is_good() -> None:
+    assert status.exit_code(api.status()) is StatusExit.OK
+
+
+def test_every_outcome_has_an_exit_code() -> None:
+    assert set(exits.BY_OUTCOME) == set(Outcome)
+
+
+def test_every_outcome_has_its_sentence() -> None:
+    sentences = {explain.ending(api.deployment(outcome), text.PLAIN) for outcome in Outcome}
+    assert len(sentences) == len(Outcome)
+    assert all("1.215" in sentence for sentence in sentences)
+
+
+def test_lsb_codes_of_errors() -> None:
+    gone = AgentError("x", code=Code.AGENT_UNREACHABLE)
+    assert exits.for_error("status", gone) == 3
+    assert exits.for_error("deploy", gone) == 7
+    assert exits.for_error("status", AgentError("x", code=Code.NOT_PERMITTED)) == 4
+    assert exits.for_error("deploy", AgentError("x", code=Code.NOT_PERMITTED)) == 4
+    assert exits.for_error("deploy", AgentError("x", code=Code.APPSPEC_INVALID)) == 1
+
+
+def lines(*applications: dict[str, Any], hold: dict[str, Any] | None = None) -> str:
+    return "\n".join(status.lines(api.status(*applications, hold=hold), text.PLAIN, 1184.0))
+
+
+def test_good_status_is_short() -> None:
+    assert lines(api.application()).splitlines() == [
+        "go-service  1.215  healthy, since 3 min ago",
+        "  last:     1.215 succeeded 3 min ago (d-7K3M9QX2P)",
+        "  took:     4.20 s: start 3.10 s, fetch 0.31 s",
+        "",
+        "deploy-agent 0.1.0, pid 42, up 5 min: nothing new",
+    ]
+
+
+def test_failure_is_told_with_cause_place_evidence_and_next() -> None:
+    shown = lines(api.application(**failed("rolled_back")))
+    for part in api.cause().values():
+        for line in part if isinstance(part, list) else [part]:
+            assert line in shown
+
+
+def test_failed_undo_is_told_beside_the_first_failure() -> None:
+    undo = api.cause(code="unit-failed", message="cannot start go.service")
+    broken = api.deployment(
+        "inconsistent", failure=api.cause(), steps=[api.step("stop", "failed", failure=undo)]
+    )
+    shown = lines(api.application(last=broken))
+    assert "stop failed too:" in shown
+    assert "cannot start go.service [unit-failed]" in shown
+
+
+def test_what_runs_is_told_with_its_step() -> None:
+    running = api.deployment(
+        None,
+        step="install",
+        steps=[api.step("install", "doing", started_at=1180.0)],
+        progress={"step": "install", "done": 40, "total": 100},
+    )
+    assert "1.215 doing install 40%, for 4.00 s (d-7K3M9QX2P)" in lines(
+        api.application(running=running)
+    )
+    assert "aborting install" in lines(api.application(running={**running, "aborting": True}))
+
+
+def test_hold_says_who_why_and_how_long() -> None:
+    shown = lines(hold={**HOLD, "until": 1784.0})
+    assert "held since 3 min ago by bob: disk swap (until " in shown
+    assert "in 10 min)" in shown
+    assert "no end set" in lines(hold=HOLD)
+
+
+def test_quarantine_and_mismatch_are_told() -> None:
+    refused = {"version": "1.216", "digest": "", "since": 1000.0, "cause": "it was undone"}
+    shown = lines(api.application(quarantined=[refused], health=OTHER))
+    assert "refused:  1.216, 3 min ago: it was undone; to try it again: agentctl retry" in shown
+    assert "reports:  version 1.214" in shown
+
+
+def test_source_problem_is_told() -> None:
+    body = api.status()
+    body["agent"]["sources"][0]["problem"] = "cannot read /srv: Permission denied"
+    shown = "\n".join(status.lines(body, text.PLAIN, 1184.0))
+    assert "source directory /srv: cannot read /srv: Permission denied" in shown
