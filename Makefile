@@ -34,21 +34,22 @@ format: setup  ## Let ruff put the code in shape
 	$(BIN)/ruff format .
 
 demo: setup  ## A good revision, a bad one, and the good one serving again
+	@.ci/debian-packages demo
 	examples/demo/run
 
-bench: setup  ## Measure the agent's own overhead
+bench: setup test-tools  ## Measure the agent's own overhead
 	$(BIN)/python -m bench.run
 
 clean:  ## Remove everything that these targets made
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 test-tools:
-	@.ci/debian-packages
+	@.ci/debian-packages tests
 
 # A stamp each: a run that was interrupted leaves none, and the next one starts over.
 $(VENV)/.created:
-	@.ci/debian-packages --python "$(PYTHON)"
+	@.ci/debian-packages python "$(PYTHON)"
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 

@@ -48,7 +48,7 @@ def _print_error(error: AgentError) -> None:
     lines = [f"deploy-agent: {error.message}", *(f"  {each}" for each in error.details)]
     if error.remedy:
         lines.append(f"{error.remedy}.")
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

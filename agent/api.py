@@ -27,7 +27,6 @@ from agent.queue import DeploymentQueue
 from agent.status import StatusView
 from agent.store.state import Hold
 
-
 logger = logging.getLogger(__name__)
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,9 +38,7 @@ _STATUS = {NotPermitted: 403, NotFound: 404, Conflict: 409}
 class Api:
     """The routes. Reading is for everybody on the host, changing for root and the API group."""
 
-    def __init__(
-        self, equipment: Equipment, queue: DeploymentQueue, status: StatusView
-    ) -> None:
+    def __init__(self, equipment: Equipment, queue: DeploymentQueue, status: StatusView) -> None:
         self._equipment = equipment
         self._state = equipment.state
         self._queue = queue
@@ -72,7 +69,7 @@ class Api:
     # access
 
     @web.middleware
-    async def _check_access(self, request: web.Request, route: Route) -> web.StreamResponse:
+    async def _check_access(self, request: web.Request, handler: Route) -> web.StreamResponse:
         _, uid, gid = _peer(request)
         request["by"] = await asyncio.to_thread(_user_name, uid)
         if request.method != "GET":
@@ -84,7 +81,7 @@ class Api:
                     code=Code.NOT_PERMITTED,
                     remedy=f"Use sudo, or join the group: adduser {request['by']} {group}",
                 )
-        return await route(request)
+        return await handler(request)
 
     # reading
 
@@ -252,16 +249,18 @@ class Api:
 
 
 @web.middleware
-async def _answer_errors(request: web.Request, route: Route) -> web.StreamResponse:
+async def _answer_errors(request: web.Request, handler: Route) -> web.StreamResponse:
     try:
-        return await route(request)
+        return await handler(request)
     except AgentError as error:
         status = _STATUS.get(type(error), 400 if error.code is Code.BAD_REQUEST else 500)
         if error.code in (Code.APPSPEC_INVALID, Code.BUNDLE_REFUSED, Code.BUNDLE_DAMAGED):
             status = 400
         return _error(error, status)
     except web.HTTPException as error:
-        return _error(_bad_request(f"{request.method} {request.path}: {error.reason}"), error.status)
+        return _error(
+            _bad_request(f"{request.method} {request.path}: {error.reason}"), error.status
+        )
     except Exception as error:
         logger.exception("%s %s failed", request.method, request.path)
         internal = AgentError(
@@ -317,16 +316,16 @@ async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
 
 def _name(value: object, what: str) -> str:
     # names become folders, log lines and environment variables
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,127}", value):
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,127}", value
+    ):
         raise _bad_request(
             f"{what} {value!r} is not a name: letters, digits and ._+~:@- , at most 128"
         )
     return value
 
 
-async def _stream(
-    request: web.Request, items: AsyncIterator[dict[str, Any]]
-) -> web.StreamResponse:
+async def _stream(request: web.Request, items: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     async for item in items:
@@ -356,7 +355,9 @@ def _peer(request: web.Request) -> tuple[int, int, int]:
     if peer is None:
         raise NotPermitted("cannot tell who asks", code=Code.NOT_PERMITTED)
     size = struct.calcsize("3i")
-    pid, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    pid, uid, gid = struct.unpack(
+        "3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
     return pid, uid, gid
 
 

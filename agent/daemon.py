@@ -17,7 +17,7 @@ from agent import equipment as equipment_module
 from agent import planning
 from agent.api import Api
 from agent.archive import releases
-from agent.hooks.runner import HookRunner
+from agent.hooks.runner import HookRunner, choose_backend
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
 from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code, Conflict
@@ -33,8 +33,6 @@ from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
 logger = logging.getLogger(__name__)
-
-_SOCKET_CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +70,16 @@ class Daemon:
             settings=settings,
             state=self._state,
             installed=InstalledFiles(self._layout.database),
-            hooks=HookRunner(settings.hooks),
+            hooks=HookRunner(
+                self._layout, settings.hooks, choose_backend(settings.hooks), _commands_dir()
+            ),
             http=self._http,
             report=self._report,
             rows=rows,
             afterwards=afterwards,
         )
         self._stop = asyncio.Event()
+        self._last_wait: asyncio.Task[None] | None = None
 
     async def _report(self, deployment: Deployment) -> None:
         for source in self._sources:
@@ -117,7 +118,7 @@ class Daemon:
             await runner.cleanup()
             await self._http.close()
             await asyncio.to_thread(self._state.close)
-            self._options.socket.unlink(missing_ok=True)
+            await asyncio.to_thread(self._options.socket.unlink, missing_ok=True)
             os.close(self._lock)
         if not work.cancelled():
             work.result()
@@ -129,7 +130,7 @@ class Daemon:
         if queue.running is not None:
             with contextlib.suppress(Conflict):
                 queue.running.abort("agentctl is gone", now=True)
-        self._stop_when_idle = asyncio.create_task(self._wait_for_idle(queue))
+        self._last_wait = asyncio.create_task(self._wait_for_idle(queue))
 
     async def _wait_for_idle(self, queue: DeploymentQueue) -> None:
         while queue.running is not None:
@@ -144,6 +145,12 @@ class Daemon:
             logger.info("the step that runs is cut off; recovery goes on at the next start")
             work.cancel()
             await asyncio.wait({work})
+
+
+def _commands_dir() -> Path:
+    """Where the commands for bundles' scripts lie: of the .deb, or of the checkout."""
+    installed = Path("/usr/lib/deploy-agent/hooks")
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "hooks"
 
 
 def _source(settings: SourceSettings) -> Source:
@@ -195,10 +202,12 @@ def _lock(state_dir: Path) -> int:
 
 
 async def _listen(runner: web.AppRunner, path: Path) -> None:
-    path.unlink(missing_ok=True)  # the lock says that no other agent listens here
+    # the lock says that no other agent listens here
+    await asyncio.to_thread(path.unlink, missing_ok=True)
     try:
         await web.UnixSite(runner, str(path)).start()
-        path.chmod(0o666)  # who may do what is decided by the peer's credentials
+        # who may do what is decided by the peer's credentials
+        await asyncio.to_thread(path.chmod, 0o666)
     except OSError as error:
         raise AgentError(
             f"cannot listen on {path}: {error.strerror or error}",

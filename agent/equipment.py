@@ -49,7 +49,7 @@ class Equipment:
             deployment=deployment,
             settings=self.settings,
             release=layout.release(deployment.release, deployment.revision),
-            current=current and layout.release(current.release, current.revision),
+            current=None if current is None else layout.release(current.release, current.revision),
             work_dir=layout.work_dir(deployment.id),
             log=log,
             hooks=self.hooks,

@@ -16,10 +16,9 @@ from agent.model.deployment import Deployment, Revision, Status, StepName, Trigg
 from agent.model.errors import AgentError, Code
 from agent.model.release import Layout
 from agent.steps import plan
+from agent.steps.context import Context
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
-
-_BEFORE_PLAN = (StepName.FETCH, StepName.VERIFY, StepName.UNPACK)
 
 
 def plans_dir(state_dir: Path) -> Path:
@@ -31,7 +30,6 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
     """The plan of a revision as the API gives it; raises AgentError for a bundle that is bad."""
     scratch = plans_dir(equipment.settings.state_dir) / secrets.token_hex(8)
     layout = Layout(scratch)
-    cancel = Cancel()
     deployment = Deployment(
         id="plan",
         revision=revision,
@@ -48,29 +46,19 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
             equipment.context,
             deployment,
             log=DeploymentLog(layout.work_dir("plan") / "log"),
-            cancel=cancel,
+            cancel=Cancel(),
             progress=lambda _done, _total: None,
         )
-        for row in LIFECYCLE:
-            if row.name not in _BEFORE_PLAN:
-                break
-            context = dataclasses.replace(
-                base,
-                deployment=deployment,
-                settings=dataclasses.replace(equipment.settings, state_dir=scratch),
-                release=layout.release("plan", deployment.revision),
-                work_dir=layout.work_dir("plan"),
-            )
-            result = await row.do(context)
+        base = dataclasses.replace(
+            base,
+            settings=dataclasses.replace(equipment.settings, state_dir=scratch),
+            work_dir=layout.work_dir("plan"),
+        )
+        for row in LIFECYCLE[: _names().index(StepName.PLAN)]:
+            result = await row.do(_for(base, layout, deployment))
             if result is not None and result.revision is not None:
                 deployment = dataclasses.replace(deployment, revision=result.revision)
-        return await plan.report(
-            dataclasses.replace(
-                context,
-                deployment=deployment,
-                release=layout.release("plan", deployment.revision),
-            )
-        )
+        return await plan.report(_for(base, layout, deployment))
     except OSError as error:
         raise AgentError(
             f"cannot plan {revision.bundle}: {error.strerror}",
@@ -79,3 +67,14 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
         ) from error
     finally:
         await asyncio.to_thread(releases.remove_tree, scratch, Cancel())
+
+
+def _names() -> list[StepName]:
+    return [row.name for row in LIFECYCLE]
+
+
+def _for(base: Context, layout: Layout, deployment: Deployment) -> Context:
+    """The context of the next row, now that more is known of the revision."""
+    return dataclasses.replace(
+        base, deployment=deployment, release=layout.release("plan", deployment.revision)
+    )

@@ -99,9 +99,7 @@ class Poller:
         hold = await asyncio.to_thread(self._state.hold)
         if hold is not None:
             return f"{name} waits: deployments are held by {hold.by}: {hold.reason}"
-        deployment = await self._queue.request(
-            desired, Trigger.SOURCE, by=f"source {self.source}"
-        )
+        deployment = await self._queue.request(desired, Trigger.SOURCE, by=f"source {self.source}")
         return f"{name} is desired: {deployment.id}"
 
     def _say(self, sentence: str) -> None:

@@ -75,9 +75,7 @@ class DeploymentQueue:
         state = self._equipment.state
         current = await asyncio.to_thread(state.current, application)
         target = await asyncio.to_thread(self._find_release, application, version, current)
-        return await self.request(
-            target.revision, Trigger.ROLLBACK, by=by, release=target.release
-        )
+        return await self.request(target.revision, Trigger.ROLLBACK, by=by, release=target.release)
 
     def _find_release(
         self, application: str, version: str | None, current: Current | None
@@ -120,9 +118,7 @@ class DeploymentQueue:
         failed = known[0]
         release = failed.release if failed.trigger is Trigger.ROLLBACK else ""
         deployment = await self.request(failed.revision, Trigger.RETRY, by=by, release=release)
-        await asyncio.to_thread(
-            self._equipment.state.lift, application, failed.revision.digest
-        )
+        await asyncio.to_thread(self._equipment.state.lift, application, failed.revision.digest)
         return deployment
 
     async def abort(self, deployment_id: str, *, by: str, now: bool) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.model.deployment import Deployment, Failure, Step, StepName, Status
+from agent.model.deployment import Deployment, Failure, Status, Step, StepName
 from agent.model.errors import AgentError
 from agent.store.state import State
 from agent.system.deployment_log import DeploymentLog

@@ -52,4 +52,6 @@ def _afterwards(deployment: Deployment) -> Entry:
     names = [row.name for row in AFTERWARDS]
     step = deployment.step
     index = names.index(step) if step in names else 0
-    return Entry(Direction.AFTERWARDS, index, f"ended {deployment.outcome}: finish {StepName.PRUNE}")
+    return Entry(
+        Direction.AFTERWARDS, index, f"ended {deployment.outcome}: finish {StepName.PRUNE}"
+    )

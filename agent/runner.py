@@ -1,4 +1,4 @@
-"""One deployment through the lifecycle table: forward, commit, or back; the only writer of state."""
+"""One deployment through the lifecycle table: forward and commit, or back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from agent.model.errors import AgentError, Code, Conflict
 from agent.model.release import Layout
 from agent.record import Record
 from agent.recovery import Direction, Entry
+from agent.rowwork import RowWork
 from agent.steps.context import Context, Result
 from agent.store.state import Quarantined
-from agent.system.cancel import Cancel
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,10 @@ class Run:
 
     def __init__(self, equipment: Equipment, record: Record) -> None:
         self.record = record
-        self.abort_reason = ""
         self._equipment = equipment
+        self._work = RowWork(equipment, record)
         self._layout = Layout(equipment.settings.state_dir)
         self._work_dir = self._layout.work_dir(record.deployment.id)
-        self._cancel = Cancel()
-        self._task: asyncio.Future[Result | None] | None = None
         self._undo_failed = False
         self._stopping = False
         self._forward = True
@@ -49,6 +47,11 @@ class Run:
 
     # asked from outside
 
+    @property
+    def abort_reason(self) -> str:
+        """Why it was aborted, "" when it was not."""
+        return self._work.abort_reason
+
     def abort(self, reason: str, *, now: bool) -> None:
         """Stop at the next safe point and undo; `now`: end what runs, too. Raises Conflict."""
         if not self._forward or self.deployment.outcome is not None:
@@ -58,10 +61,7 @@ class Run:
                 code=Code.CONFLICT,
                 remedy="See agentctl status; after a commit: agentctl rollback",
             )
-        self.abort_reason = self.abort_reason or reason
-        self._cancel.set(reason)
-        if now and self._task is not None:
-            self._task.cancel()
+        self._work.abort(reason, now=now)
 
     def stop(self) -> None:
         """Stop before the next row, for the agent's own shutdown."""
@@ -96,7 +96,7 @@ class Run:
         await self.record.save()
         if starts > 1:
             self.record.say(f"start {starts} of this deployment: {entry.why}")
-            for ended in await self._equipment.hooks.clear(self.deployment.id, self._work_dir):
+            for ended in await self._equipment.hooks.clear(self.deployment.id):
                 self.record.say(f"ended what the interrupted hook left running: {ended}")
         else:
             revision = self.deployment.revision
@@ -120,27 +120,27 @@ class Run:
             )
             return min(index, len(self._equipment.rows) - 1)
         for number in range(index, len(self._equipment.rows)):
-            if not await self._do(self._equipment.rows[number], number):
+            if not await self._do(self._equipment.rows[number]):
                 return number
         last = len(self._equipment.rows) - 1
         try:
-            self._check_abort()
+            self._work.check_abort()
             await self._commit()
         except AgentError as error:
             self.record.fail(error, StepName.COMMIT)
         return last
 
-    async def _do(self, row: Row, number: int) -> bool:
+    async def _do(self, row: Row) -> bool:
         """Do one row; False when it failed (or must not begin)."""
         if self._stopping:
             raise StopRequested
         begun = time.monotonic()
         try:
-            self._check_abort()
+            self._work.check_abort()
             self.record.step(row.name, status=Status.DOING, started_at=time.time())
             self.record.change(step=row.name)
             await self.record.save()
-            result = await self._bounded(row, row.do) or Result()
+            result = await self._work.run(row, row.do) or Result()
         except AgentError as error:
             self.record.fail(error, row.name)
         except Exception as error:
@@ -181,6 +181,7 @@ class Run:
     async def _go_backward(self, index: int) -> None:
         """Undo the rows from `index` down to the first; a failing undo stops no other."""
         self._forward = False
+        self._work.is_undo = True
         self.record.change(status=Status.UNDOING)
         rows = self._equipment.rows[: index + 1]
         begun = [row for row in rows if row.name in self.record.steps]
@@ -195,7 +196,7 @@ class Run:
                 await self._undo(row, row.undo)
         touched = any(row.touches and row.name in self.record.steps for row in rows)
         outcome = Outcome.ROLLED_BACK if touched else Outcome.FAILED
-        if self.abort_reason:
+        if self._work.abort_reason:
             outcome = Outcome.ABORTED
         if self._undo_failed:
             outcome = Outcome.INCONSISTENT
@@ -215,7 +216,7 @@ class Run:
             await undo(ctx)
 
         try:
-            await self._bounded(row, work)
+            await self._work.run(row, work)
         except AgentError as error:
             self._undo_failed = True
             failure = self.record.failure(error, row.name)
@@ -246,7 +247,7 @@ class Run:
             self.record.change(step=row.name)
             await self.record.save_quietly()
             try:
-                result = await self._bounded(row, row.do) or Result()
+                result = await self._work.run(row, row.do) or Result()
                 self.record.step(row.name, status=Status.DONE, note=result.note)
             except AgentError as error:
                 self.record.say(f"{row.name} failed: {error.message}", *error.details)
@@ -260,59 +261,6 @@ class Run:
         succeeded = self.deployment.outcome is Outcome.SUCCEEDED
         self.record.change(status=Status.DONE if succeeded else Status.FAILED)
         await self.record.save_quietly()
-
-    # pieces
-
-    async def _bounded(self, row: Row, work: Work) -> Result | None:
-        """Run one row's work within its time limit; abort and shutdown can end it."""
-        limit = self._equipment.settings.step_timeouts.get(row.name, row.limit_seconds)
-        if not self.abort_reason or not self._forward:
-            self._cancel = Cancel()
-        context = await asyncio.to_thread(self._context, row)
-        self._task = asyncio.ensure_future(work(context))
-        try:
-            done, _ = await asyncio.wait({self._task}, timeout=limit)
-            if not done:
-                await self._end_task("out of time")
-                raise AgentError(
-                    f"cannot finish {row.name}: it took longer than {limit:g} s",
-                    code=Code.STEP_TIMEOUT,
-                    remedy=f"See agentctl logs {self.deployment.id}; a longer limit is set by"
-                    f" timeouts: {{{row.name}: …}} in agent.yaml",
-                )
-            if self._task.cancelled():
-                self._check_abort()
-            return self._task.result()
-        except asyncio.CancelledError:
-            await self._end_task("the agent stops")
-            raise
-        finally:
-            self._task = None
-            self.record.progress = None
-
-    async def _end_task(self, reason: str) -> None:
-        if self._task is not None and not self._task.done():
-            self._cancel.set(reason)
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            if not self._task.cancelled():
-                self._task.exception()  # seen; what ended it is reported by the caller
-
-    def _check_abort(self) -> None:
-        if self.abort_reason:
-            raise AgentError(
-                f"cannot go on with {self.deployment.id}: {self.abort_reason}",
-                code=Code.ABORTED,
-                remedy="Deploy it again with: agentctl retry",
-            )
-
-    def _context(self, row: Row) -> Context:
-        def progress(done: int, total: int) -> None:
-            self.record.progress = (row.name, done, total)
-
-        return self._equipment.context(
-            self.deployment, log=self.record.log, cancel=self._cancel, progress=progress
-        )
 
     async def _quarantine(self) -> None:
         deployment = self.deployment

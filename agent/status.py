@@ -127,9 +127,7 @@ class StatusView:
         )
         worst = next((each for each in answers if each.verdict is not Verdict.PROVED), answers[0])
         healthy = worst.verdict is Verdict.PROVED
-        return _health(
-            "healthy" if healthy else "unhealthy", worst.detail, worst.reported_version
-        )
+        return _health("healthy" if healthy else "unhealthy", worst.detail, worst.reported_version)
 
     def _appspec(self, current: Current) -> AppSpec:
         known = self._appspecs.get(current.release)

@@ -39,9 +39,7 @@ def small_service(destination: Path) -> Members:
         yield f"scripts/{event}", 0o755, b"#!/bin/sh\nexit 0\n"
 
 
-def many_files(
-    destination: Path, *, changed: bool = False, hooks: tuple[str, ...] = ()
-) -> Members:
+def many_files(destination: Path, *, changed: bool = False, hooks: tuple[str, ...] = ()) -> Members:
     """Cases b and d: 50,000 files of 2.4 KB on average in 1,000 folders; 1 % other if changed."""
     chance = random.Random(2)
     words = [f"word{chance.randrange(4000)}".encode() for _ in range(20_000)]

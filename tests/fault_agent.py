@@ -65,7 +65,7 @@ def _apply(rows: tuple[Row, ...], faults: list[dict[str, str]]) -> tuple[Row, ..
     changed = []
     for row in rows:
         for fault in by_row.get(row.name, []):
-            row = _with_fault(row, fault["at"], fault["how"])  # noqa: PLW2901
+            row = _with_fault(row, fault["at"], fault["how"])
         changed.append(row)
     return tuple(changed)
 
@@ -79,9 +79,7 @@ def main() -> None:
 
     async def run() -> None:
         options = daemon.Options(socket=settings.run_dir / "agent.sock")
-        await daemon.serve(
-            daemon.Daemon(settings, options, rows=rows, afterwards=afterwards)
-        )
+        await daemon.serve(daemon.Daemon(settings, options, rows=rows, afterwards=afterwards))
 
     try:
         asyncio.run(run())

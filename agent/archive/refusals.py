@@ -30,16 +30,12 @@ def refused(entry: str | bytes, cause: str, remedy: str = _REBUILD) -> AgentErro
 
 def refused_bundle(cause: str, remedy: str) -> AgentError:
     """The error for a bundle that breaks a rule as a whole."""
-    return AgentError(
-        f"cannot unpack the bundle: {cause}", code=Code.BUNDLE_REFUSED, remedy=remedy
-    )
+    return AgentError(f"cannot unpack the bundle: {cause}", code=Code.BUNDLE_REFUSED, remedy=remedy)
 
 
 def damaged(cause: str, remedy: str = _COPY_AGAIN) -> AgentError:
     """The error for a bundle that is not whole, or not what its own checksums say."""
-    return AgentError(
-        f"cannot unpack the bundle: {cause}", code=Code.BUNDLE_DAMAGED, remedy=remedy
-    )
+    return AgentError(f"cannot unpack the bundle: {cause}", code=Code.BUNDLE_DAMAGED, remedy=remedy)
 
 
 def disk_full(needed: str, there: str, cause: str) -> TransientError:

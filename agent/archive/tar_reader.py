@@ -20,6 +20,7 @@ _LATEST_TIME = 2**33  # seconds; every file system of ours can store times up to
 _MAX_HEADER_BYTES = 128 * 1024  # of a pax header; of a long name
 _MAX_PADDING_BYTES = 2**20  # zeros behind the end mark: a tape's record, and then some
 _PIECE_BYTES = 256 * 1024
+_AGAIN = "Pack the bundle again with tar --format=pax or --format=gnu."
 _ZEROS = bytes(BLOCK)
 _ADLER_MODULUS = 65521
 
@@ -131,7 +132,7 @@ def read_members(stream: Stream) -> Iterator[Member]:
     Raises AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED) at the first entry that breaks a rule.
     """
     extra: dict[str, str] = {}
-    name = "the first one"
+    name: str | None = None
     while True:
         block = stream.read(BLOCK)
         if block == _ZEROS:
@@ -139,8 +140,7 @@ def read_members(stream: Stream) -> Iterator[Member]:
             return
         if len(block) < BLOCK:
             raise damaged(
-                f"it ends behind entry {shown(name)} without an end mark: "
-                "is the file still being copied?"
+                f"the tar ends {_behind(name)} without an end mark: is the file still being copied?"
             )
         _check_sum(block, name)
         size = _number(block[124:136], name)
@@ -178,10 +178,10 @@ def _check_padding(stream: Stream, extra: dict[str, str]) -> None:
                 "something follows the tar's end mark", "Do not join tars: pack one."
             )
         if count > _MAX_PADDING_BYTES:
-            raise refused_bundle("too many zeros follow the tar's end mark", "Pack it again.")
+            raise refused_bundle("too many zeros follow the tar's end mark", _AGAIN)
 
 
-def _check_sum(block: bytes, name: str) -> None:
+def _check_sum(block: bytes, name: str | None) -> None:
     """The header's checksum: the sum of its bytes, its own field taken as blanks.
 
     The lower half of adler32 is that sum plus one, modulo 65521, and ten times as quick as sum().
@@ -189,20 +189,23 @@ def _check_sum(block: bytes, name: str) -> None:
     wanted = _number(block[148:156], name)
     total = (zlib.adler32(block) & 0xFFFF) - sum(block[148:156]) + 8 * ord(" ") - 1
     if (total - wanted) % _ADLER_MODULUS:
-        raise damaged(f"the header behind entry {shown(name)} has the wrong checksum")
+        raise damaged(f"the header {_behind(name)} has the wrong checksum")
 
 
-def _number(field: bytes, name: str) -> int:
+def _behind(name: str | None) -> str:
+    return "at its start" if name is None else f"behind entry {shown(name)}"
+
+
+def _number(field: bytes, name: str | None) -> int:
     """A number of a header: octal text, or base 256 where the first bit is set."""
     if field[0] & 0x80:
         if field[0] != 0x80:
-            raise refused(name, "or the one behind it has a number below zero in its header")
+            raise refused_bundle(f"the header {_behind(name)} has a number below zero", _AGAIN)
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip(b" ")
-    try:
-        return int(digits, 8) if digits.isdigit() or digits else 0
-    except ValueError:
-        raise damaged(f"the header behind entry {shown(name)} is not a tar header") from None
+    if digits.translate(None, b"01234567"):
+        raise damaged(f"the header {_behind(name)} is not a tar header")
+    return int(digits or b"0", 8)
 
 
 def _read_extra(stream: Stream, block: bytes, size: int, extra: dict[str, str]) -> None:
@@ -220,22 +223,20 @@ def _read_extra(stream: Stream, block: bytes, size: int, extra: dict[str, str]) 
     if kind in b"xg":
         records = _pax_records(content)
         if kind == b"g" and records.keys() & {"path", "linkpath", "size"}:
-            raise refused_bundle("a global header names or sizes its entries", "Pack it again.")
+            raise refused_bundle("a global header names or sizes its entries", _AGAIN)
         if kind == b"g":
             return
     else:
         value = content.split(b"\0", 1)[0]
         records = {"path" if kind == b"L" else "linkpath": _text(value)}
-    if extra.keys() & records.keys() or (kind == b"x" and "" in extra):
-        raise refused_bundle("an extended header says the same thing twice", "Pack it again.")
+    if extra.keys() & records.keys():
+        raise refused_bundle("two extended headers for one entry say the same thing", _AGAIN)
     extra.update(records)
-    if kind == b"x":
-        extra[""] = ""  # a second pax header for one entry is refused
 
 
 def _pax_records(content: bytes) -> dict[str, str]:
-    """The records "<length> <key>=<value>\\n" that mean something to us."""
-    records: dict[str, str] = {}
+    """The records (length, blank, key, =, value, newline) that mean something to us."""
+    records = {"a pax header": ""}  # so that a second one for the same entry is noticed
     while content:
         digits, _, _ = content[:20].partition(b" ")
         length = int(digits) if digits.isdigit() else 0
@@ -263,9 +264,10 @@ def _to_member(block: bytes, pos: int, size: int, extra: dict[str, str]) -> Memb
     kind, mode = block[156:157], _number(block[100:108], path)
     if "size" in extra:
         size = _pax_size(extra["size"], path)
-    mtime_ns = _pax_time(extra["mtime"], path) if "mtime" in extra else (
-        min(_number(block[136:148], path), _LATEST_TIME) * 10**9
-    )
+    if "mtime" in extra:
+        mtime_ns = _pax_time(extra["mtime"], path)
+    else:
+        mtime_ns = min(_number(block[136:148], path), _LATEST_TIME) * 10**9
     if kind == b"\0":
         kind = _DIR if path.endswith("/") else _FILE
     if kind == _FILE:

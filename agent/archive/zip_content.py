@@ -5,21 +5,23 @@ Source: PKWARE APPNOTE 6.3.10, section 4.3.7 (local header), 4.4.4 (flags, metho
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from agent.archive import names
 from agent.archive.member import Member
 from agent.archive.refusals import damaged, refused, shown
 from agent.archive.window import Window
+from agent.model.errors import AgentError
 
 STORED = 0
 DEFLATED = 8
 METHODS = (STORED, DEFLATED)
 LOCAL_BYTES = 30  # a local header without name and extra fields
+
+Feed = Callable[[bytes], object]
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
@@ -42,6 +44,9 @@ def decode_name(raw: bytes, flags: int) -> str:
 
 class ZipContent:
     """Reads entries of the zip that `fd` is open on. Each thread has its own."""
+
+    rereads = True
+    is_zip = True
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -78,13 +83,12 @@ class ZipContent:
             yield piece
             start, left = start + len(piece), left - len(piece)
 
-    def pieces(self, member: Member, raw: "hashlib._Hash") -> Iterator[bytes]:
-        """The content of a big entry in pieces, checked; `raw` is fed the packed bytes."""
+    def pieces(self, member: Member, feed: Feed) -> Iterator[bytes]:
+        """The content of a big entry in pieces, checked. `feed` is given the packed bytes
+        where they are others than the content."""
         size, crc = 0, 0
         packed = self.packed_pieces(member)
-        for piece in packed if member.method == STORED else _inflated(member, packed, raw):
-            if member.method == STORED:
-                raw.update(piece)
+        for piece in packed if member.method == STORED else _inflated(member, packed, feed):
             size += len(piece)
             if size > member.size:
                 break
@@ -117,14 +121,14 @@ class ZipContent:
             cause = "overlaps with the entry behind it"
         if cause:
             raise refused(member.path, cause)
-        return start
+        return int(start)
 
 
-def _inflated(member: Member, packed: Iterator[bytes], raw: "hashlib._Hash") -> Iterator[bytes]:
+def _inflated(member: Member, packed: Iterator[bytes], feed: Feed) -> Iterator[bytes]:
     """Inflate a big entry piece by piece."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     for piece in packed:
-        raw.update(piece)
+        feed(piece)
         waiting = piece
         try:
             while waiting and not inflater.eof:
@@ -150,9 +154,7 @@ def _check(member: Member, size: int, crc: int) -> None:
         raise damaged(f"entry {shown(member.path)} has the wrong CRC")
 
 
-def _bad_deflate(member: Member, *, grown: bool = False) -> Exception:
+def _bad_deflate(member: Member, *, grown: bool = False) -> AgentError:
     if grown:
-        return refused(
-            member.path, f"is bigger than the {member.size} bytes that its header says"
-        )
+        return refused(member.path, f"is bigger than the {member.size} bytes that its header says")
     return damaged(f"entry {shown(member.path)} cannot be inflated")

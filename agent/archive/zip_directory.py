@@ -47,7 +47,7 @@ class Directory(NamedTuple):
 
     offset: int
     size: int
-    count: int
+    entries: int
 
 
 class _Entry(NamedTuple):
@@ -124,8 +124,8 @@ def read_members(fd: int, directory: Directory) -> Iterator[Member]:
             member = member._replace(target=_read_link(links, member))
         count += 1
         yield member
-    if count != directory.count:
-        raise damaged(f"it should hold {directory.count} entries, but lists {count}")
+    if count != directory.entries:
+        raise damaged(f"it should hold {directory.entries} entries, but lists {count}")
 
 
 def _find_end(tail: bytes) -> int:
@@ -155,7 +155,7 @@ def _read_end64(fd: int, offset: int, locator: int, old: Directory) -> Directory
     new = Directory(start, length, count)
     if old.offset not in (start, _IN_ZIP64) or old.size not in (length, _IN_ZIP64):
         raise damaged("its two end records contradict each other")
-    if old.count not in (count, 0xFFFF):
+    if old.entries not in (count, 0xFFFF):
         raise damaged("its two end records contradict each other")
     return new
 

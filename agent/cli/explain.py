@@ -45,7 +45,10 @@ def ending(deployment: Body, style: text.Style) -> str:
             end = outcome(deployment, style)
             return f"{what} {end} {took}, nothing was touched: {serving(deployment)}"
         case "aborted":
-            return f"{what} was {outcome(deployment, style)} {took}: {serving(deployment)}"
+            when = (
+                f"{took}: {serving(deployment)}" if deployment["started_at"] else "while it waited"
+            )
+            return f"{what} was {outcome(deployment, style)} {when}"
         case "superseded":
             return f"{what} was {outcome(deployment, style)} by a newer revision"
         case "inconsistent":

@@ -130,14 +130,17 @@ class Wait:
                 if self.deployment["outcome"]:
                     return
             except AgentError as error:
-                gone_for = 0.0 if lost_at is None else time.monotonic() - lost_at
-                if error.code is not Code.AGENT_UNREACHABLE or gone_for > _RETURN_SECONDS:
-                    raise
-                if self._private:
+                if self._private or error.code is not Code.AGENT_UNREACHABLE:
                     raise
             if lost_at is None:
                 lost_at = time.monotonic()
                 told.say("the agent went away; waiting for it to come back")
+            elif self._private or time.monotonic() - lost_at > _RETURN_SECONDS:
+                raise AgentError(
+                    f"cannot follow {self._id}: the agent does not come back",
+                    code=Code.AGENT_UNREACHABLE,
+                    remedy="See why: journalctl -u deploy-agent -n 50",
+                )
             self._pause()
 
     def _pause(self) -> None:

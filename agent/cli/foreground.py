@@ -60,14 +60,11 @@ class PrivateAgent:
     ) -> None:
         child = self._child
         assert child is not None
-        if child.poll() is not None:
-            ended = self._ended(child)
-            self._clear()
-            if error is None or isinstance(error, AgentError):
-                raise ended from error
-            return
         try:
-            self._end(child, patient=not isinstance(error, KeyboardInterrupt))
+            if child.poll() is None:
+                self._end(child, patient=not isinstance(error, KeyboardInterrupt))
+            if isinstance(error, AgentError) and error.code is Code.AGENT_UNREACHABLE:
+                raise self._ended(child) from error  # its own words say more
         finally:
             self._clear()
 

@@ -8,6 +8,7 @@ import json
 from agent.cli import connection, text
 from agent.cli.exits import Exit
 from agent.client import SCHEMA, quote, target
+from agent.model.errors import AgentError, Code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,12 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the log, line by line as it comes."""
-    follow = 1 if args.follow else None
-    path = target(f"/v1/deployments/{quote(args.deployment)}/log", follow=follow)
+    path = f"/v1/deployments/{quote(args.deployment)}"
     with connection.connect(args) as client:
-        for entry in client.stream(path):
+        if args.follow:  # which one is `last` may change meanwhile
+            path = f"/v1/deployments/{client.call('GET', path)['deployment']['id']}"
+        for entry in client.stream(target(f"{path}/log", follow=1 if args.follow else None)):
             if args.json:
                 print(json.dumps({"schema": SCHEMA, **entry}), flush=args.follow)
             else:
                 print(text.clean(str(entry.get("line", ""))), flush=args.follow)
+        if args.follow and not client.call("GET", path)["deployment"]["outcome"]:
+            raise AgentError(
+                "cannot go on: the agent stopped, and the deployment has not ended",
+                code=Code.AGENT_UNREACHABLE,
+                remedy="Follow it again: agentctl logs -f",
+            )
     return Exit.OK

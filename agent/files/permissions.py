@@ -1,8 +1,8 @@
 """The appspec's `permissions`: which of them applies to a path, and what it sets there.
 
 Source of the rules: AWS CodeDeploy user guide, "AppSpec 'permissions' section", and the AWS
-agent's behaviour where the guide says nothing (a pattern is matched with names directly below the
-object; the object itself is only meant when it is a file; the base entries of an ACL are filled in).
+agent's behaviour where the guide says nothing: a pattern is matched with names directly below the
+object, the object itself is only meant when it is a file, the base entries of an ACL are filled in.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def _glob(pattern: str) -> str:
 
 
 def check_rules(plan: sqlite3.Connection, permissions: Sequence[Permission]) -> None:
-    """Save as problems the permissions that cannot be meant, as warnings those that meet nothing."""
+    """Save problems for permissions that cannot be meant, warnings for those that meet nothing."""
+    if not permissions:
+        return
     used = {row[0] for row in plan.execute("SELECT DISTINCT rule FROM actions")}
     for number, each in enumerate(permissions):
         path = os.path.normpath(each.object)
@@ -212,7 +214,9 @@ def acl_mode(entries: Sequence[AclEntry], mode: int) -> int:
     """What the mode becomes: its group bits then show the mask."""
     for entry in entries:
         if entry.kind == "mask" and not entry.default:
-            bits = sum(bit for letter, bit in (("r", 4), ("w", 2), ("x", 1)) if letter in entry.perms)
+            bits = sum(
+                bit for letter, bit in (("r", 4), ("w", 2), ("x", 1)) if letter in entry.perms
+            )
             return mode & ~0o070 | bits << 3
     return mode
 
@@ -254,7 +258,9 @@ def read_acls(path: Path | str) -> tuple[bytes | None, bytes | None]:
     return found[0], found[1]
 
 
-def check_context_tools(plan: sqlite3.Connection, capture: Capture = process.capture_blocking) -> None:
+def check_context_tools(
+    plan: sqlite3.Connection, capture: Capture = process.capture_blocking
+) -> None:
     """A problem for an SELinux context where the host cannot set one."""
     if not plan.execute("SELECT 1 FROM actions WHERE context IS NOT NULL").fetchone():
         return

@@ -45,6 +45,9 @@ CREATE TABLE findings (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, owner TEXT NOT NULL,
     text TEXT NOT NULL
 );
+CREATE TABLE tally (
+    mount TEXT, action TEXT, kind TEXT, how TEXT, count INTEGER, bytes INTEGER, blocks INTEGER
+);
 CREATE TABLE space (
     mount TEXT PRIMARY KEY, needed_bytes INTEGER NOT NULL, free_bytes INTEGER NOT NULL,
     needed_inodes INTEGER NOT NULL, free_inodes INTEGER NOT NULL
@@ -69,11 +72,9 @@ CREATE TABLE words (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 folders: folders that existed, and whose times or permissions change; as they were.
 places: by volume, the folder that takes what is replaced and removed there.
 acls: an ACL in words, and as the kernel keeps it.
+tally: how many paths of each sort there are on each mount, when the plan was made.
 findings: kind is conflict, problem or warning.
 words: what the plan was made from, and how far it was carried out (started, undoing, undone)."""
-
-# in the order of their paths, everything below a folder lies between these two
-BELOW = "path > :folder || '/' AND path < :folder || '0'"
 
 
 def below(folder: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.files import planfile
@@ -37,72 +38,87 @@ class Volumes:
         return f"{os.lstat(folder).st_dev}:{self.mount_of(folder)}"  # subvolumes: by device
 
     def used_by(self, plan: sqlite3.Connection) -> list[str]:
-        """The mounts that a plan has paths on, the outermost first."""
-        return [mount for mount in reversed(self.mounts) if self._has_paths(plan, mount)]
-
-    def _has_paths(self, plan: sqlite3.Connection, mount: str) -> bool:
-        where, values = self.within(mount)
-        query = f"SELECT EXISTS (SELECT 1 FROM actions WHERE {where})"  # noqa: S608
-        return bool(plan.execute(query, values).fetchone()[0])
-
-    def within(self, mount: str) -> tuple[str, list[str]]:
-        """SQL that holds for the paths below a mount, those on inner mounts excepted."""
-        first, beyond = planfile.below(mount)
-        clauses, values = ["path >= ? AND path < ?"], [first, beyond]
-        for inner in self.mounts:
-            if inner != mount and inner.startswith(first):
-                clauses.append("NOT (path >= ? AND path < ?)")
-                values += planfile.below(inner)
-        return " AND ".join(clauses), values
+        """The mounts that a plan has paths on, the innermost first."""
+        query = "SELECT EXISTS (SELECT 1 FROM actions WHERE path >= ? AND path < ?)"
+        return [
+            mount
+            for mount in self.mounts
+            if plan.execute(query, planfile.below(mount)).fetchone()[0]
+        ]
 
 
 def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def choose_copies(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
-    """Mark as copies what lies on another file system than the release."""
+def _mount_number(mounts: Sequence[str]) -> tuple[str, list[str]]:
+    """SQL for a path's mount as its number in mounts (the innermost first), and its parameters."""
+    if len(mounts) == 1:
+        return "0", []
+    cases = [f"WHEN path >= ? AND path < ? THEN {number}" for number in range(len(mounts))]
+    values = [bound for mount in mounts for bound in planfile.below(mount)]
+    return f"CASE {' '.join(cases)} END", values
+
+
+def tally(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
+    """Mark as copies what lies on another file system than the release; save counts and sizes."""
+    mounts = volumes.used_by(plan)
     home = volumes.mount_of(os.path.realpath(tree))
-    for mount in volumes.used_by(plan):
-        if mount != home:
-            where, values = volumes.within(mount)
-            plan.execute(
-                f"UPDATE actions SET how = 'copy' WHERE how = 'link' AND {where}",  # noqa: S608
-                values,
+    number, values = _mount_number(mounts)
+    elsewhere = [n for n, mount in enumerate(mounts) if mount != home]
+    rows = plan.execute(
+        f"SELECT {number} AS mount, action, kind, how, count(*), coalesce(sum(size), 0),"  # noqa: S608
+        " coalesce(sum((size + 4095) / 4096 * 4096), 0) FROM actions"
+        " WHERE ours <> 3 OR was IS NOT NULL GROUP BY 1, 2, 3, 4",
+        values,
+    ).fetchall()
+    if any(row[0] in elsewhere and row[3] == "link" for row in rows):
+        marks = ", ".join(map(str, elsewhere))
+        plan.execute(
+            f"UPDATE actions SET how = 'copy' WHERE how = 'link' AND {number} IN ({marks})",  # noqa: S608
+            values,
+        )
+    plan.executemany(
+        "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                mounts[row[0]],
+                *row[1:3],
+                "copy" if row[3] and row[0] in elsewhere else row[3],
+                *row[4:],
             )
+            for row in rows
+        ],
+    )
 
 
 _NEEDS = """
-SELECT
-    coalesce(sum(CASE WHEN action = 'mkdir' THEN 4096 WHEN how = 'copy' THEN (size + 4095) / 4096
-        * 4096 ELSE 64 END), 0),
-    coalesce(sum(action = 'mkdir' OR how = 'copy' OR kind = 'link'), 0)
-FROM actions WHERE action IN ('add', 'replace', 'mkdir') AND
+SELECT mount,
+    sum(CASE WHEN action = 'mkdir' THEN 4096 * count WHEN how = 'copy' THEN blocks
+        ELSE 64 * count END),
+    sum((action = 'mkdir' OR how = 'copy' OR kind = 'link') * count)
+FROM tally WHERE action IN ('add', 'replace', 'mkdir') GROUP BY mount
 """  # what is replaced is kept until the commit, and so frees nothing; 64: an entry of a folder
 
 
-def check_space(plan: sqlite3.Connection, volumes: Volumes, limits: Limits) -> None:
+def check_space(plan: sqlite3.Connection, limits: Limits) -> None:
     """Save what each file system needs and has; too little of it is a problem."""
-    for mount in volumes.used_by(plan):
-        where, values = volumes.within(mount)
-        needed_bytes, needed_inodes = plan.execute(_NEEDS + where, values).fetchone()
+    for mount, needed_bytes, needed_inodes in plan.execute(_NEEDS).fetchall():
         status = os.statvfs(mount)
         free_bytes = status.f_bavail * status.f_frsize
         # btrfs makes inodes as it needs them, and counts none
         free_inodes = status.f_favail if status.f_files else 2**63 - 1
         plan.execute(
-            "INSERT OR REPLACE INTO space VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO space VALUES (?, ?, ?, ?, ?)",
             (mount, needed_bytes, free_bytes, needed_inodes, free_inodes),
         )
-        if needed_bytes and needed_bytes + limits.free_bytes > free_bytes:
-            text = (
-                f"{mount}: {needed_bytes} bytes are needed, and {limits.free_bytes} stay free,"
-                f" but only {free_bytes} are free; free some space there"
-            )
-            planfile.add_finding(plan, "problem", text, path=mount)
-        if needed_inodes and needed_inodes + limits.free_inodes > free_inodes:
-            text = (
-                f"{mount}: {needed_inodes} inodes are needed, and {limits.free_inodes} stay free,"
-                f" but only {free_inodes} are free; remove some files there"
-            )
-            planfile.add_finding(plan, "problem", text, path=mount)
+        for needed, left, free, what in (
+            (needed_bytes, limits.free_bytes, free_bytes, "bytes"),
+            (needed_inodes, limits.free_inodes, free_inodes, "inodes"),
+        ):
+            if needed and needed + left > free:
+                text = (
+                    f"{mount}: {needed} {what} are needed, and {left} are to stay free, but only"
+                    f" {free} are free; remove some files there"
+                )
+                planfile.add_finding(plan, "problem", text, path=mount)

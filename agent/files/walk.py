@@ -24,7 +24,7 @@ class Folders:
         self._path = ""
 
     def open(self, path: str) -> int:
-        """A descriptor for *at calls, valid until the next open(). Raises OSError."""
+        """The descriptor of a folder, valid until the next call. Raises OSError."""
         if path == self._path:
             return self._descriptors[-1]
         names = [name for name in path.split("/") if name]
@@ -47,12 +47,6 @@ class Folders:
         """Close all."""
         while self._descriptors:
             os.close(self._descriptors.pop())
-
-    def __enter__(self) -> Folders:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def split(path: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.formats import (
+    bundle_tree,
     findings,
     hooks,
     mappings,
@@ -103,6 +104,17 @@ def parse_appspec(text: bytes, filename: str) -> ParsedAppSpec:
         appspec = _build(document.value, found)
     problems = found.sorted()
     return ParsedAppSpec(None if findings.has_error(problems) else appspec, problems, document)
+
+
+def check_tree(appspec: AppSpec, tree: Path) -> list[Problem]:
+    """What the appspec says against what its unpacked bundle holds, in the order of the file.
+
+    Raises AgentError (APPSPEC_INVALID) if the appspec itself cannot be read again: it is needed
+    for the places.
+    """
+    text = read_limited(tree / appspec.filename)
+    document = yamldoc.parse_yaml(text, appspec.filename)
+    return bundle_tree.check_bundle(appspec, bundle_tree.FolderTree(tree), document)
 
 
 def _build(value: object, found: Findings) -> AppSpec | None:

@@ -23,14 +23,14 @@ def build_hooks(value: object, found: Findings) -> dict[LifecycleEvent, tuple[Ho
     for name, scripts in findings.mapping(value).items():
         path: Path = ("hooks", name)
         traps.check_own_dashes(path, scripts, "location", found)
-        if name in set(LifecycleEvent):
-            event = LifecycleEvent(name)
-            built = tuple(
-                _hook((*path, index), event, entry, found)
-                for index, entry in findings.entries(scripts)
-            )
-            if built:
-                hooks[event] = built
+        is_known = name in set(LifecycleEvent)
+        # scripts of an event that is misspelt or never run are looked at too, for their faults
+        event = LifecycleEvent(name) if is_known else LifecycleEvent.APPLICATION_START
+        built = tuple(
+            _hook((*path, index), event, entry, found) for index, entry in findings.entries(scripts)
+        )
+        if is_known and built:
+            hooks[event] = built
         elif name in traps.NEVER_RUN and scripts:
             hint = "use BeforeInstall or AfterInstall"
             if name.endswith("Traffic"):

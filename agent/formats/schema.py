@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,7 +116,8 @@ def _findings(error: ValidationError, written: Callable[[Path], str]) -> Iterato
         case "pattern" if (
             path and isinstance(instance, str) and "propertyNames" in error.schema_path
         ):
-            yield Finding((*path, instance), said, at_key=True)
+            hint = "" if instance.startswith("/") else f"write /{wording.shortened(instance)}"
+            yield Finding((*path, instance), said, hint, at_key=True)
         case "minProperties" | "minLength":
             yield Finding(path, "must not be empty")
         case "minimum" | "exclusiveMinimum" | "maximum":
@@ -143,18 +143,24 @@ def _hint_required(key: str, instance: dict[str, object]) -> str:
 
 def _hint_type(kinds: list[str], instance: object, rules: dict[str, Any]) -> str:
     """What was probably meant by a value of the wrong kind."""
-    if "array" in kinds and isinstance(instance, dict):
-        return "begin each entry with a dash: - "
-    if "array" in kinds and isinstance(instance, str):
-        is_of_text = "$ref" not in rules.get("items", {})
-        return f"write [{wording.shortened(instance)}]" if is_of_text else ""
+    if "array" in kinds and isinstance(instance, str | dict):
+        is_list_of_text = "$ref" not in rules.get("items", {})
+        if isinstance(instance, str) and is_list_of_text:
+            return f"write [{_flow(instance)}]"
+        return "begin each entry with a dash"
+    if "object" in kinds and isinstance(instance, list):
+        return "take the dashes away"
     glued = _GLUED.fullmatch(instance) if isinstance(instance, str) else None
     if "object" in kinds and glued:
         return f"put a blank after the colon: {glued[1]}: {wording.shortened(glued[2])}"
-    if "object" in kinds and isinstance(instance, list):
-        return "take the dashes away"
     if "object" in kinds and isinstance(instance, str) and len(rules.get("required", ())) == 1:
         return f"write {rules['required'][0]}: {wording.shortened(instance)}"
-    if "string" in kinds and isinstance(instance, int | float) and math.isfinite(instance):
+    if kinds[0] == "string" and len(kinds) < 3 and isinstance(instance, int | float):
         return "put it in quotes"
     return ""
+
+
+def _flow(text: str) -> str:
+    """Text as it can stand between brackets."""
+    short = wording.shortened(text)
+    return short if re.fullmatch(r"[A-Za-z][\w.-]*", short) else f'"{short}"'

@@ -28,19 +28,19 @@ _MISPLACED = {
     "hooks": "write it at the top level",
 }
 
-_COMMAND_WORDS = frozenset(
+_COMMANDS = (
     "sh bash dash zsh sudo su env exec eval source cd rm cp mv mkdir ln chmod chown echo test cat "
     "systemctl service supervisorctl docker docker-compose npm yarn pnpm node pm2 python python3 "
     "pip pip3 ruby bundle php composer java perl apt apt-get yum dnf nginx kill pkill killall "
-    "curl wget touch export nohup forever make tar unzip git".split()
+    "curl wget touch export nohup forever make tar unzip git"
 )
 _SHELL_SIGNS = re.compile(r"&&|\|\||[|;<>`]|\$\(| &$")
 _VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+|%\w+%|\{\{.*?\}\}")
 
-_SHARED = frozenset(
+_SHARED = (
     "/ /bin /boot /dev/shm /etc /home /lib /media /mnt /opt /root /run /sbin /srv /tmp /usr "
     "/usr/bin /usr/lib /usr/local /usr/local/bin /usr/local/lib /usr/sbin /usr/share /var "
-    "/var/lib /var/log /var/run /var/tmp".split()
+    "/var/lib /var/log /var/run /var/tmp"
 )
 
 
@@ -70,7 +70,7 @@ def looks_like_command(location: str) -> bool:
     if len(words) < 2:
         return False
     first = words[0].rpartition("/")[2] if words[0].startswith("/") else words[0]
-    return first in _COMMAND_WORDS or bool(_SHELL_SIGNS.search(location))
+    return first in _COMMANDS.split() or bool(_SHELL_SIGNS.search(location))
 
 
 def variable_in(path: str) -> str:
@@ -82,7 +82,7 @@ def variable_in(path: str) -> str:
 def is_shared_folder(destination: str) -> bool:
     """Whether a folder is not one application's own: /tmp, /opt, somebody's home."""
     parent, _, last = destination.rpartition("/")
-    return destination in _SHARED or (parent == "/home" and last != "")
+    return destination in _SHARED.split() or (parent == "/home" and last != "")
 
 
 def shared_folder(destination: str) -> tuple[str, str]:
@@ -96,7 +96,9 @@ def check_own_dashes(path: Path, value: object, needed: str, found: Findings) ->
     above: dict[str, object] = {}
     first = 0
     for index, entry in findings.entries(value):
-        if above and entry and needed not in entry and not set(entry) & set(above):
+        is_misspelt = bool(wording.closest(needed, itertools.islice(entry, 20)))
+        fits = needed in above and needed not in entry and not set(entry) & set(above)
+        if fits and entry and not is_misspelt:
             keys = wording.listed([wording.name(key) for key in itertools.islice(entry, 3)], "and")
             hint = f"take away the dash before {keys}: it belongs to the entry above"
             found.error((*path, index), f"has no {needed}", hint)

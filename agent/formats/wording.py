@@ -18,8 +18,8 @@ def shown(value: object, written: str = "") -> str:
         return "a list"
     if isinstance(value, str):
         return repr(_cut(value))
-    kind = "a yes/no value" if isinstance(value, bool) else "a number"
-    return f"{shortened(written or str(value).lower())} ({kind})"
+    text = shortened(written or str(value).lower())
+    return f"{text} (yes or no in YAML)" if isinstance(value, bool) else text
 
 
 def name(key: str) -> str:

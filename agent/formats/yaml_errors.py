@@ -208,8 +208,11 @@ def _open_columns(lines: list[str], number: int) -> tuple[list[int], list[int]]:
 
 
 def _quote(lines: list[str], place: Complaint) -> str:
-    rest = _line(lines, place.line)[place.column :].split(" #")[0].strip()
-    return f"quote it: {_quoted(rest)}"
+    line = _line(lines, place.line)
+    rest = line[place.column :].split(" #")[0]
+    if re.search(r"[\[{]", line[: place.column]):
+        rest = re.split(r"[],}]", rest)[0]  # inside brackets it ends there
+    return f"quote it: {_quoted(rest.strip())}"
 
 
 def _quoted(text: str) -> str:

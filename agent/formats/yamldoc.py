@@ -74,19 +74,20 @@ class _Unreadable(Exception):  # noqa: N818 - it never leaves this file
         self.sentence = yaml_errors.Sentence(line, column, message, suggestion)
 
 
-def parse_yaml(text: bytes, file: str, *, duplicates: Severity = Severity.WARNING) -> Document:
+def parse_yaml(text: bytes, file: str, *, is_strict: bool = False) -> Document:
     """Read one YAML document; never raises, whatever the bytes are.
 
-    file: its name in the problems. duplicates: how bad a key that is there twice is; the last
-    one wins. Refused are other encodings than UTF-8, more than 1 MiB, 40 levels or 20,000 values.
+    file: its name in the problems. A key that is there twice (the last one wins) and a second
+    document (not read) are warnings, errors where is_strict is set. Refused are other encodings
+    than UTF-8, more than 1 MiB, 40 levels or 20,000 values.
     """
-    reader = _Reader(file, duplicates)
+    reader = _Reader(file, Severity.ERROR if is_strict else Severity.WARNING)
     lines: list[str] = []
     try:
         characters = _decode(text)
         if characters.startswith("\ufeff"):
             characters = characters[1:]
-            reader.warn(1, 1, "the file begins with a byte order mark", "save it without BOM")
+            reader.note_byte_order_mark()
         lines = _LINE_BREAK.split(characters)
         return reader.read(characters)
     except _Unreadable as error:
@@ -144,18 +145,19 @@ def _inside(sentence: yaml_errors.Sentence, lines: list[str]) -> yaml_errors.Sen
 class _Reader:
     """Builds a Document's values and places from YAML's nodes."""
 
-    def __init__(self, file: str, duplicates: Severity) -> None:
+    def __init__(self, file: str, ignored: Severity) -> None:
         self._file = file
-        self._duplicates = duplicates
+        self._ignored = ignored  # of what is there and not read
         self._problems: dict[Problem, None] = {}
         self._nodes = 0
         self._values: dict[Path, Place] = {}
         self._keys: dict[Path, Place] = {}
         self._texts: dict[Path, str] = {}
 
-    def warn(self, line: int, column: int, message: str, suggestion: str = "") -> None:
-        """Note something worth knowing."""
-        self._note(Severity.WARNING, (line, column), message, suggestion)
+    def note_byte_order_mark(self) -> None:
+        """Warn of a BOM: it is harmless here, but not everywhere."""
+        message = "the file begins with a byte order mark"
+        self._note(Severity.WARNING, (1, 1), message, "save it without BOM")
 
     def _note(self, severity: Severity, place: Place, message: str, suggestion: str) -> None:
         self._problems[Problem(severity, self._file, *place, message, suggestion)] = None
@@ -191,8 +193,8 @@ class _Reader:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    place = _place(event)
-                    self.warn(*place, "a second document begins here and is not read")
+                    message = "a second document begins here and is not read"
+                    self._note(self._ignored, _place(event), message, "")
                     return
             elif isinstance(event, yaml.NodeEvent):
                 nodes += 1
@@ -239,7 +241,7 @@ class _Reader:
             place = _place(key_node)
             if key in lines:
                 both = f"is there twice, on lines {lines[key]} and {place[0]}; the last one wins"
-                self._note(self._duplicates, place, f"{wording.name(key)}: {both}", "keep one")
+                self._note(self._ignored, place, f"{wording.name(key)}: {both}", "keep one")
             lines[key] = place[0]
             self._keys[(*path, key)] = place
             result[key] = self._build(value_node, (*path, key), depth + 1)
@@ -272,7 +274,7 @@ def _scalar(node: yaml.ScalarNode) -> object:
 
 def _limit(depth: int, nodes: int, at: yaml.Node | yaml.Event) -> None:
     if depth > MAX_DEPTH:
-        message = f"is nested deeper than {MAX_DEPTH} levels, or refers to itself"
+        message = f"this is nested deeper than {MAX_DEPTH} levels, or refers to itself"
         raise _Unreadable(*_place(at), message)
     if nodes > MAX_NODES:
         raise _Unreadable(*_place(at), f"the file has more than {MAX_NODES} values")

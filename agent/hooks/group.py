@@ -22,6 +22,7 @@ from agent.system.processes import Identity, Process
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _STOP_ROUNDS = 20
+_LOOKS = 3  # without finding anyone
 _SETTLE_SECONDS = 0.05  # for what ends together with the main process
 
 
@@ -74,7 +75,8 @@ class HookProcesses:
         self._begun = begun
         self._known = set(mark.known)
         self._before: frozenset[Identity] | None = None
-        self._groups: set[int] = set()  # process groups that are wholly its own
+        self._sessions: set[int] = set()  # wholly its own
+        self._groups: set[int] = set()
 
     def look_around(self) -> None:
         """Remember who is there before the hook begins."""
@@ -94,25 +96,28 @@ class HookProcesses:
         own = processes.with_descendants(table, roots) - self._spared(table)
         found = sorted(table[pid] for pid in own if pid in table)
         self._known.update(each.identity for each in found)
-        others = {each.group for each in table.values() if each.pid not in own}
-        self._groups = {each.group for each in found} - others
+        old = {each.session for each in table.values() if each.start < self._mark.since}
+        self._sessions |= {each.session for each in found} - old
+        self._groups |= {each.group for each in found if each.session in self._sessions}
         return [each for each in found if not each.is_zombie]
 
     def kill(self) -> None:
         """STOP them until no new one appears, then KILL, until none is left.
 
-        By group as well as one by one: nobody can fork out of a signal to its group.
+        By group as well as one by one: nobody can fork out of a signal to its group, and one that
+        changes its pid all the time is not seen by every look.
         """
         deadline = time.monotonic() + KILL_SECONDS
         stopped: set[Identity] = set()
-        rounds = 0
-        while (found := self.members()) and time.monotonic() < deadline:
+        looks_without = rounds = 0
+        while looks_without < _LOOKS and time.monotonic() < deadline:
+            found = self.members()
+            looks_without = 0 if found else looks_without + 1
             new = {each.identity for each in found} - stopped
             stopped |= new
-            rounds = rounds + 1 if new else 0
-            is_last = not new or rounds == _STOP_ROUNDS
-            self._signal_all(found, signal.SIGKILL if is_last else signal.SIGSTOP)
-            rounds = 0 if is_last else rounds
+            rounds = rounds + 1 if new and rounds < _STOP_ROUNDS else 0
+            self._signal_all(found, signal.SIGSTOP if rounds else signal.SIGKILL)
+            process.children.reap_orphans()
 
     def _signal_all(self, found: list[Process], signum: signal.Signals) -> None:
         for group in self._groups:
@@ -142,16 +147,17 @@ class HookProcesses:
                 return False
             if each.parent == os.getpid() and each.session != os.getsid(0):
                 return True  # inherited, and not there before
-        return self._shares_session(each, table) or processes.has_environment(
-            each, self._mark.environment
-        )
+        if each.session in self._sessions or self._is_begun_by_known(each, table):
+            return True
+        return processes.has_environment(each, self._mark.environment)
 
-    def _shares_session(self, each: Process, table: Mapping[int, Process]) -> bool:
-        for pid, start in self._known:
-            if pid in (each.session, each.group):
-                leader = table.get(pid)
-                return leader is None or leader.start == start
-        return False
+    def _is_begun_by_known(self, each: Process, table: Mapping[int, Process]) -> bool:
+        """Whether its session's leader is known; that one may have ended before it was seen."""
+        leader = table.get(each.session)
+        return any(
+            pid == each.session and (leader is None or leader.start == start)
+            for pid, start in self._known
+        )
 
 
 def settled(tree: process.Tree) -> list[Process]:

@@ -45,7 +45,7 @@ class DirectorySource:
             raise TransientError(
                 f"cannot read the source folder {self._path}: {error.strerror}",
                 code=Code.SOURCE_UNAVAILABLE,
-                remedy=f"Make the folder (mkdir -p {self._path}), or correct sources: in agent.yaml",
+                remedy=f"Make it (mkdir -p {self._path}), or correct sources: in agent.yaml",
             ) from error
         return [each for each in found if each is not None]
 

@@ -29,7 +29,7 @@ def _fetch(ctx: Context) -> tuple[str, int]:
     partial.unlink(missing_ok=True)
     try:
         if not source.exists():
-            raise TransientError(  # noqa: TRY301
+            raise TransientError(
                 f"cannot fetch {source}: it is not there",
                 code=Code.BUNDLE_MISSING,
                 remedy="Put the bundle there again, then run: agentctl retry",

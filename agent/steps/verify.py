@@ -13,12 +13,13 @@ from agent.system.threads import run_blocking
 
 async def do(ctx: Context) -> Result:
     """Check digest, quarantine, and that the releases to be reused are as they were unpacked."""
-    cause = ctx.quarantined.get(ctx.deployment.revision.digest)
+    revision = ctx.deployment.revision
+    cause = ctx.quarantined.get(revision.digest)
     if cause is not None:
         raise Conflict(
-            f"cannot deploy {ctx.deployment.revision.version}: it is quarantined here: {cause}",
+            f"cannot deploy {revision.version}: it is quarantined here: {cause}",
             code=Code.QUARANTINED,
-            remedy=f"Deploy a newer revision, or run: agentctl retry {ctx.deployment.revision.application}",
+            remedy=f"Deploy a newer revision, or run: agentctl retry {revision.application}",
         )
     return await run_blocking(ctx.cancel, _verify, ctx)
 

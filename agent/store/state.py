@@ -308,7 +308,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise sqlite3.DatabaseError(found)  # noqa: TRY301
+            raise sqlite3.DatabaseError(found)
         _migrate(connection, path)
     except sqlite3.Error as error:
         raise _translate(error, path) from error
@@ -334,7 +334,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 def _translate(error: sqlite3.Error, path: Path) -> AgentError:
     # sqlite_errorname is set on errors that SQLite itself raised (Python 3.11)
     name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_FULL") or name.startswith("SQLITE_IOERR"):
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         return AgentError(
             f"cannot write {path}: {error}",
             code=Code.DISK_FULL,

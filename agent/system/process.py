@@ -173,11 +173,10 @@ def _end(tree: Tree, grace_seconds: float, hurry: Cancel) -> list[str]:
         processes.send(process, signal.SIGCONT)  # a stopped process does not see TERM
     deadline = time.monotonic() + grace_seconds
     pause = 0.002
-    while (alive := tree.members()) and time.monotonic() < deadline and not hurry.is_set():
+    while tree.members() and time.monotonic() < deadline and not hurry.is_set():
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
-    if alive:
-        tree.kill()
+    tree.kill()
     return names
 
 

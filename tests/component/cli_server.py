@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,10 @@ class _Connection(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815
 
+    def handle(self) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # agentctl has enough
+            super().handle()
+
     def log_message(self, *_: Any) -> None:
         """Nothing is logged."""
 
@@ -114,7 +118,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         return "unix"
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(folder: Path) -> Iterator[ApiServer]:
     """An API server in `folder`, until the end of the block."""
     api = ApiServer(str(folder / "agent.sock"))
@@ -137,7 +141,7 @@ def command(*args: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Where agentctl finds itself, and nothing of the outside that changes what it prints."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DEPLOY_AGENT")}
-    for name in ("NO_COLOR", "TERM"):
+    for name in ("NO_COLOR", "TERM", "PYTHONUNBUFFERED"):
         kept.pop(name, None)
     return {**kept, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **more}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sqlite3
 import subprocess
@@ -15,11 +14,12 @@ import pytest
 
 from tests.agent_host import ROOT, AgentHost
 from tests.bundles import make_bundle
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
-WAITING_HOOK = "#!/bin/sh\ntouch {base}/gate.seen\nwhile [ ! -e {base}/gate ]; do sleep 0.02; done\n"
+WAITING_HOOK = (
+    "#!/bin/sh\ntouch {base}/gate.seen\nwhile [ ! -e {base}/gate ]; do sleep 0.02; done\n"
+)
 
 
 @pytest.fixture
@@ -92,18 +92,19 @@ def test_body_that_is_no_json(host: AgentHost) -> None:
 
 @pytest.mark.root
 def test_other_users_may_read_and_not_change(host: AgentHost) -> None:
-    program = (
-        "import json,sys;from agent.client import Client;c=Client(sys.argv[1]);"
-        "print(json.dumps([c.request('GET','/v1/status')[0],c.request('PUT','/v1/hold',{'reason':'x'})]))"
-    )
+    # imported as root, as the checkout may lie where nobody may not look
+    program = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from agent.client import Client
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+client = Client(sys.argv[2])
+status, _ = client.request("GET", "/v1/status")
+print(json.dumps([status, client.request("PUT", "/v1/hold", {"reason": "x"})]))
+"""
     host.base.chmod(0o755)
-    # nobody may not reach a checkout below /root, and need not: the code is given by stdin's fd
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys;sys.path.insert(0,{str(ROOT)!r});"
-         "import agent.client;import os;os.setgroups([]);os.setgid(65534);os.setuid(65534);" + program,
-         host.client.socket_path],
-        capture_output=True, check=True, timeout=20,
-    )  # fmt: skip
+    argv = [sys.executable, "-c", program, str(ROOT), host.client.socket_path]
+    done = subprocess.run(argv, capture_output=True, check=True, timeout=20)
     status, (refused, answer) = json.loads(done.stdout)
     assert status == 200
     assert refused == 403

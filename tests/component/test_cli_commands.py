@@ -85,6 +85,14 @@ def test_status_of_one_application(api: ApiServer) -> None:
     assert api.requests[0].query == {"application": "go service/ü"}
 
 
+def test_text_that_the_terminal_cannot_spell(api: ApiServer) -> None:
+    history = ok(deployments=[cli_server.deployment(requested_by="bjørn")])
+    api.on("GET", "/v1/deployments", history)
+    done = ask(api, "history", os.fsdecode(b"\xff"), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bj\\xf8rn" in done.stdout
+
+
 def test_status_exit_code_tells_the_condition(api: ApiServer) -> None:
     last = cli_server.deployment("rolled_back", failure=cli_server.cause())
     api.on("GET", "/v1/status", (200, cli_server.status(cli_server.application(last=last))))
@@ -133,7 +141,7 @@ def test_status_of_an_unknown_application(api: ApiServer) -> None:
         Raw(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
         Raw(b"HTTP/1.0 200 OK\r\n\r\n<html>"),
         Raw(b"HTTP/1.0 200 OK\r\n\r\n\xff\xfe"),
-        (200, {"schema": 2, "applications": []}),
+        (200, {**cli_server.status(), "schema": 2}),
         (200, {"applications": []}),
         (200, {"schema": 1}),
         (200, {"schema": 1, "hold": None, "applications": [{"application": "x"}]}),
@@ -277,9 +285,27 @@ def test_logs(api: ApiServer) -> None:
 
 
 def test_logs_of_one_deployment_followed(api: ApiServer) -> None:
-    api.on("GET", "/v1/deployments/..%2Fx/log", [{"line": "one"}])
-    assert ask(api, "logs", "../x", "-f").stdout == "one\n"
-    assert api.requests[0].query == {"follow": "1"}
+    api.on("GET", "/v1/deployments/last", ok(deployment=cli_server.deployment()))
+    api.on("GET", "/v1/deployments/d-7K3M9QX2P", ok(deployment=cli_server.deployment()))
+    api.on("GET", "/v1/deployments/d-7K3M9QX2P/log", [{"line": "one"}])
+    assert ask(api, "logs", "-f").stdout == "one\n"
+    assert api.requests[1].query == {"follow": "1"}
+    api.on("GET", "/v1/deployments/d-7K3M9QX2P", ok(deployment=cli_server.deployment(None)))
+    done = ask(api, "logs", "-f")
+    assert (done.returncode, done.stdout) == (7, "one\n")
+    assert "has not ended" in done.stderr
+
+
+def test_log_that_is_cut_off_says_so(api: ApiServer) -> None:
+    api.on("GET", "/v1/deployments/last/log", Raw(b'HTTP/1.0 200 OK\r\n\r\n{"line": "a"}\n{"li'))
+    done = ask(api, "logs")
+    assert (done.returncode, done.stdout) == (7, "a\n")
+    assert "ended in the middle of a line" in done.stderr
+
+
+def test_an_id_stays_one_part_of_the_path(api: ApiServer) -> None:
+    api.on("GET", "/v1/deployments/..%2F..%2Fx%3Fy/log", [{"line": "one"}])
+    assert ask(api, "logs", "../../x?y").stdout == "one\n"
 
 
 def test_closed_pipe_ends_quietly(api: ApiServer) -> None:
@@ -297,6 +323,21 @@ def test_closed_pipe_ends_quietly(api: ApiServer) -> None:
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 141
+
+
+def test_pipe_that_nobody_reads(api: ApiServer) -> None:
+    api.on("GET", "/v1/deployments/last/log", [{"line": "x"}])
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        cli_server.command("logs", "--socket", api.socket),
+        env=cli_server.environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_full_disk_under_the_output(api: ApiServer) -> None:

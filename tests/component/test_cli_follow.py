@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -172,7 +173,12 @@ def test_timeout_ends_the_wait_only(api: ApiServer) -> None:
 
 
 def test_timeout_holds_while_the_agent_is_away(api: ApiServer) -> None:
-    api.on("GET", EVENTS, [])
+    api.on("GET", EVENTS, cli_server.Raw(b""))
+    assert deploy(api, "--timeout", "0.5s").returncode == 10
+
+
+def test_timeout_holds_while_events_pour_in(api: ApiServer) -> None:
+    api.on("GET", EVENTS, lambda _: itertools.repeat({"deployment": FETCHING}))
     assert deploy(api, "--timeout", "0.5s").returncode == 10
 
 

@@ -10,6 +10,8 @@ from tests.lint.source import ROOT, Module, modules, report
 
 # A failure that nobody foresaw is logged with its traceback here, and nowhere else.
 BROAD_EXCEPT = {"agent/poller.py", "agent/runner.py", "agent/api.py", "agent/cli/main.py"}
+# Raised again, in the thread that asked for the work.
+BROAD_EXCEPT |= {"agent/archive/ahead.py"}
 
 
 def _is_broad(handler: ast.ExceptHandler) -> bool:
@@ -47,19 +49,25 @@ def test_every_module_says_what_it_is_for() -> None:
     report(problems, "A module begins with one sentence, and a full stop, on what it is for:")
 
 
+def _sleeps(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Attribute(attr="sleep"), args=[ast.Constant(value=0)]):
+            return False  # lets others on the loop go first
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="time" | "asyncio"), attr="sleep")):
+            return True
+        case ast.ImportFrom(module="time" | "asyncio", names=names):
+            return any(alias.name == "sleep" for alias in names)
+    return False
+
+
 def test_tests_do_not_sleep() -> None:
-    problems = []
-    for module in modules("tests"):
-        if module.path == "tests/waiting.py":
-            continue
-        for node in ast.walk(module.tree):
-            match node:
-                case ast.Attribute(value=ast.Name(id="time" | "asyncio"), attr="sleep"):
-                    problems.append(f"{module.path}:{node.lineno}")
-                case ast.ImportFrom(module="time" | "asyncio", names=names) if any(
-                    alias.name == "sleep" for alias in names
-                ):
-                    problems.append(f"{module.path}:{node.lineno}")
+    problems = [
+        f"{module.path}:{node.lineno}"
+        for module in modules("tests")
+        if module.path != "tests/waiting.py"
+        for node in ast.walk(module.tree)
+        if _sleeps(node)
+    ]
     report(problems, "Wait for something, with a deadline: tests.waiting.wait_until")
 
 

@@ -74,6 +74,11 @@ def test_every_outcome_has_its_sentence() -> None:
     assert all("1.215" in sentence for sentence in sentences)
 
 
+def test_what_never_began_left_nothing_behind() -> None:
+    waited = api.deployment("aborted", started_at=0.0, previous_version="")
+    assert explain.ending(waited, text.PLAIN).endswith("was aborted while it waited")
+
+
 def test_lsb_codes_of_errors() -> None:
     gone = AgentError("x", code=Code.AGENT_UNREACHABLE)
     assert exits.for_error("status", gone) == 3

@@ -62,7 +62,5 @@ def test_ended_deployment_is_only_finished(outcome: Outcome) -> None:
 
 
 def test_unknown_step_means_undo_of_all() -> None:
-    found = choose_entry(
-        dataclasses.replace(DEPLOYMENT, step=StepName.INSTALL), [], LIFECYCLE[:3]
-    )
+    found = choose_entry(dataclasses.replace(DEPLOYMENT, step=StepName.INSTALL), [], LIFECYCLE[:3])
     assert (found.direction, found.index) == (Direction.BACKWARD, 2)

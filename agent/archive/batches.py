@@ -1,0 +1,205 @@
+"""Batches of entries to write, and where their content comes from, for each kind of archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from agent.archive import tar_reader
+from agent.archive.draft import BATCH, Draft
+from agent.archive.gunzip import Gunzip
+from agent.archive.member import EntryKind, Member
+from agent.archive.refusals import damaged, shown
+from agent.archive.roll import Roll
+from agent.archive.window import Window
+from agent.archive.zip_content import ZipContent
+
+SMALL_BYTES = 256 * 1024  # a file up to here is read in one piece
+_BATCH_BYTES = 512 * 1024
+_PIECE_BYTES = 256 * 1024
+
+
+class Content(Protocol):
+    """Reads the content of entries.
+
+    rereads: what was read can be read again. is_zip: packed bytes have a digest of their own.
+    """
+
+    rereads: bool
+    is_zip: bool
+
+    def read(self, member: Member) -> bytes:
+        """The packed bytes of a small entry."""
+
+    def unpacked(self, member: Member, packed: bytes) -> bytes:
+        """Its content from its packed bytes, checked."""
+
+    def packed_pieces(self, member: Member) -> Iterator[bytes]:
+        """The packed bytes of a big entry."""
+
+    def pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
+        """Its content, checked; `feed` is given the packed bytes if they are others."""
+
+
+class Batches(Protocol):
+    """Hands out every file of an archive once. Callers that share it hold a lock."""
+
+    def take(self) -> list[Member]:
+        """The next files, none when there are no more."""
+
+    def in_turn(self) -> bool:
+        """Whether what take() gave must be written before take() is called again."""
+
+    def content(self) -> Content:
+        """A reader of content for one thread."""
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes done and in all."""
+
+
+class TarContent:
+    """The content of a tar's entries, from its file."""
+
+    rereads = True
+    is_zip = False
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._window = Window(fd)
+
+    def read(self, member: Member) -> bytes:
+        """The bytes of a small entry."""
+        content = self._window.read(member.pos, member.size)
+        if len(content) < member.size:
+            raise damaged(f"entry {shown(member.path)} is cut off")
+        return content
+
+    def unpacked(self, member: Member, packed: bytes) -> bytes:
+        """The same bytes."""
+        return packed
+
+    def packed_pieces(self, member: Member) -> Iterator[bytes]:
+        """The content of a big entry, in pieces."""
+        at, end = member.pos, member.pos + member.size
+        while at < end:
+            piece = os.pread(self._fd, min(end - at, _PIECE_BYTES), at)
+            if not piece:
+                raise damaged(f"entry {shown(member.path)} is cut off")
+            yield piece
+            at += len(piece)
+
+    def pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
+        """The content of a big entry, in pieces."""
+        return self.packed_pieces(member)
+
+
+class StreamContent:
+    """The content of a tgz's entries: of small ones as it was put aside, of a big one as it comes."""
+
+    rereads = False
+    is_zip = False
+
+    def __init__(self, stream: tar_reader.Stream) -> None:
+        self._stream = stream
+        self.held: dict[int, bytes] = {}
+
+    def read(self, member: Member) -> bytes:
+        """The bytes of a small entry, once."""
+        return self.held.pop(member.pos)
+
+    def unpacked(self, member: Member, packed: bytes) -> bytes:
+        """The same bytes."""
+        return packed
+
+    def packed_pieces(self, member: Member) -> Iterator[bytes]:
+        """The content of a big entry, once."""
+        return tar_reader.read_pieces(self._stream, member)
+
+    def pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
+        """The content of a big entry, once."""
+        return tar_reader.read_pieces(self._stream, member)
+
+
+class SeekingBatches:
+    """Batches of a zip or tar: its roll is complete, its content is read where it lies."""
+
+    def __init__(
+        self, draft: Draft, roll: Roll, content: Callable[[], ZipContent | TarContent], end: int
+    ) -> None:
+        self._draft = draft
+        self._roll = roll
+        self._end = end
+        self._after = -1
+        self._done = 0
+        self.content = content
+
+    def take(self) -> list[Member]:
+        """The next files."""
+        batch = self._draft.rows_after(self._after, self._roll.strip, self._end)
+        if batch:
+            self._after = batch[-1].pos
+            self._done += sum(member.size for member in batch)
+        return batch
+
+    def in_turn(self) -> bool:
+        """Content can be read in any order."""
+        return False
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes of content."""
+        return self._done, self._roll.bytes
+
+
+class StreamBatches:
+    """Batches of a tgz: entries are admitted to the roll as the stream brings them."""
+
+    def __init__(self, draft: Draft, roll: Roll, gunzip: Gunzip, pieces: Iterator[bytes]) -> None:
+        self._draft = draft
+        self._roll = roll
+        self._gunzip = gunzip
+        self._stream = tar_reader.PieceStream(pieces)
+        self._content = StreamContent(self._stream)
+        self._members = tar_reader.read_members(self._stream)
+        self._after = -1
+        self._big = False
+
+    def take(self) -> list[Member]:
+        """The next files: small ones with their content put aside, or one big one."""
+        while True:
+            rows, size, ended = [], 0, True
+            self._big = False
+            for member in islice(self._members, BATCH):
+                ended = False
+                row = self._roll.admit(member)
+                if row:
+                    rows.append(row)
+                    if member.size > SMALL_BYTES:
+                        self._big = True
+                        break
+                    if member.kind is EntryKind.FILE:
+                        self._content.held[member.pos] = b"".join(
+                            tar_reader.read_pieces(self._stream, member)
+                        )
+                        size += member.size
+                if size > _BATCH_BYTES:
+                    break
+            self._roll.note(rows)
+            batch = self._draft.rows_after(self._after, 0, 0)
+            if batch:
+                self._after = batch[-1].pos
+            if batch or ended:
+                return batch
+
+    def in_turn(self) -> bool:
+        """A big file is read from the stream while it is written."""
+        return self._big
+
+    def content(self) -> StreamContent:
+        """One for all threads: what one takes, no other asks for."""
+        return self._content
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the archive."""
+        return self._gunzip.consumed, self._gunzip.size

@@ -1,0 +1,131 @@
+"""An index while it is made, with the scratch tables that decide what may be written.
+
+SQLite and not Python objects: a million entries must not cost a million objects. The scratch file
+is unlinked as soon as it is open, the index gets its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from agent.archive.index import ENTRIES
+from agent.archive.member import Member
+from agent.archive.refusals import from_sqlite_error
+
+BATCH = 64
+
+_SCRATCH = """
+CREATE TABLE scratch.members (
+  pos INTEGER PRIMARY KEY, path TEXT, mode INTEGER, size INTEGER, mtime_ns INTEGER, target TEXT,
+  packed INTEGER, method INTEGER, crc INTEGER);
+CREATE TABLE scratch.folders (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE scratch.forms (form TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE scratch.written (pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB);
+"""
+
+# the same file in the old release, as far as headers tell: content is compared later
+_OLD = """LEFT JOIN old.entries o ON o.path = substr(m.path, :strip + 1) AND o.kind = 'file'
+  AND o.size = m.size AND o.mode = m.mode AND o.mtime_ns = m.mtime_ns"""
+
+_ROWS = f"""
+SELECT m.pos, m.path, 'file', m.mode, m.size, m.mtime_ns, NULL, m.packed, m.method, m.crc,
+  coalesce((SELECT n.pos FROM scratch.members n WHERE n.pos > m.pos ORDER BY n.pos LIMIT 1), :end),
+  o.digest, o.raw
+FROM scratch.members m {_OLD}
+WHERE m.pos > :after AND m.target IS NULL ORDER BY m.pos LIMIT :count"""
+
+_NEEDED = f"""
+SELECT coalesce(sum((m.size + :block - 1) / :block * :block), 0), count(*)
+FROM scratch.members m {_OLD} WHERE o.path IS NULL"""
+_COUNTS = "SELECT (SELECT count(*) FROM scratch.members), (SELECT count(*) FROM scratch.folders)"
+_ROW_BYTES = 400  # of index and scratch, for an entry
+
+_FINISH_MEMBERS = """
+INSERT INTO entries
+SELECT substr(m.path, :strip + 1), iif(m.target IS NULL, 'file', 'link'), m.mode,
+  iif(m.target IS NULL, m.size, length(CAST(m.target AS BLOB))),
+  iif(m.target IS NULL, m.mtime_ns, 0), w.digest, w.raw, m.target
+FROM scratch.members m JOIN scratch.written w USING (pos) ORDER BY m.path"""
+
+_FINISH_FOLDERS = """
+INSERT INTO entries
+SELECT substr(path, :strip + 1), 'dir', 493, 0, 0, x'', NULL, NULL
+FROM scratch.folders WHERE length(path) > :strip"""
+
+
+class Draft:
+    """The tables. One thread at a time: callers that share it hold a lock.
+
+    main.entries becomes the index; scratch.* is what the roll knows; old.entries is the index of
+    the release whose files may be linked, empty if there is none.
+    """
+
+    def __init__(self, index: Path, old: Path | None = None) -> None:
+        self._index = index
+        self._partial = index.with_name(f"{index.name}.partial")
+        scratch = index.with_name(f"{index.name}.scratch")
+        self._partial.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
+        self.db = sqlite3.connect(
+            self._partial, uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._attach(scratch, old)
+        except sqlite3.Error as error:
+            self.db.close()
+            raise from_sqlite_error(error, f"make the index {index}") from error
+
+    def __enter__(self) -> Draft:
+        """Nothing more to do."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Close; without finish() nothing is left."""
+        self.db.close()
+        self._partial.unlink(missing_ok=True)
+
+    def rows_after(self, pos: int, strip: int, end: int, count: int = BATCH) -> list[Member]:
+        """The next files of the roll, with what the old release has in their place."""
+        values = {"after": pos, "strip": strip, "end": end, "count": count}
+        return [Member(*row) for row in self.db.execute(_ROWS, values)]
+
+    def needed(self, strip: int, block: int) -> tuple[int, int]:
+        """Bytes of blocks, and inodes, that writing takes where nothing old can be linked."""
+        size, files = self.db.execute(_NEEDED, {"strip": strip, "block": block}).fetchone()
+        members, folders = self.db.execute(_COUNTS).fetchone()
+        return size + folders * block + members * _ROW_BYTES, files + folders
+
+    def note_written(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """What was written: position, digest of the content (or target), digest of the raw."""
+        self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?)", rows)
+
+    def finish(self, strip: int) -> None:
+        """Fill the index and give it its name. The caller syncs the file system."""
+        self.db.execute(_FINISH_MEMBERS, {"strip": strip})
+        self.db.execute(_FINISH_FOLDERS, {"strip": strip})
+        self.db.execute("COMMIT")
+        self.db.close()
+        os.replace(self._partial, self._index)
+
+    def _attach(self, scratch: Path, old: Path | None) -> None:
+        self.db.execute("ATTACH ? AS scratch", (str(scratch),))
+        name = f"{old.absolute().as_uri()}?mode=ro&immutable=1" if old else ":memory:"
+        self.db.execute("ATTACH ? AS old", (name,))
+        for schema in ("main", "scratch"):
+            self.db.execute(f"PRAGMA {schema}.journal_mode = OFF")
+            self.db.execute(f"PRAGMA {schema}.synchronous = OFF")
+            self.db.execute(f"PRAGMA {schema}.locking_mode = EXCLUSIVE")
+        for schema in ("main", "scratch", "old"):
+            self.db.execute(f"PRAGMA {schema}.cache_size = -1000")
+        if not old:
+            self.db.execute(f"CREATE TABLE old.{ENTRIES}")
+        self.db.execute(f"CREATE TABLE main.{ENTRIES}")
+        self.db.executescript(_SCRATCH)
+        scratch.unlink()
+        self.db.execute("BEGIN")

@@ -1,0 +1,266 @@
+"""Make the plan of a deployment: everything that can be checked, before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.files import compare, owners, permissions, planfile, volumes, wanted
+from agent.files.permissions import Capture
+from agent.model.appspec import AppSpec, FileExistsBehavior
+from agent.model.errors import AgentError, Code
+from agent.model.release import Release
+from agent.model.settings import Limits
+from agent.system import process
+from agent.system.cancel import Cancel
+
+_DETAILS = 1000  # lines of an error; agentctl plan has them all
+
+
+class Committed(Protocol):
+    """The files that committed revisions own on this host."""
+
+    def attach(self, connection: sqlite3.Connection) -> None:
+        """Make them readable as committed.installed on a connection opened with uri=True."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What a plan is made from.
+
+    current:  what is committed now: an undo restores from it what hooks took away.
+    work_dir: where the plan goes; it exists.
+    behavior: the deployment's own; the appspec's wins.
+    """
+
+    application: str
+    deployment_id: str
+    release: Release
+    current: Release | None
+    appspec: AppSpec
+    work_dir: Path
+    state_dir: Path
+    limits: Limits
+    behavior: FileExistsBehavior = FileExistsBehavior.DISALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """counts: of paths by action; bytes: to copy, not to link."""
+
+    counts: dict[str, int]
+    bytes: int
+    conflicts: int
+    problems: int
+    warnings: tuple[str, ...]
+
+
+def make_plan(
+    request: PlanRequest,
+    committed: Committed,
+    *,
+    problems: Sequence[str] = (),
+    capture: Capture = process.capture_blocking,
+    cancel: Cancel,
+) -> Summary:
+    """Write work_dir/plan.db, complete and on the disk. Touches nothing else; blocks.
+
+    problems: what others found already (hooks whose user does not exist); the plan refuses on it.
+    Raises AgentError when the plan cannot be made; what is found to be wrong is in the plan.
+    """
+    with planfile.making(request.work_dir / planfile.NAME, cancel) as plan:
+        index = f"{request.release.index.absolute().as_uri()}?mode=ro"
+        plan.execute("ATTACH DATABASE ? AS release", (index,))
+        committed.attach(plan)
+        _save_request(plan, request)
+        for text in problems:
+            planfile.add_finding(plan, "problem", text)
+        wanted.expand(plan, request.appspec, request.application)
+        found = compare.compare(plan, _behavior(request), first=True, cancel=cancel)
+        _name_applications(plan, request.application)
+        owners.name_owners(plan, capture, replaced=found.replaced)
+        _warn_of_changes(plan, found)
+        _check_places(plan, request, found)
+        if any(each.acls for each in request.appspec.permissions):
+            permissions.save_acls(plan, request.work_dir, capture)
+        if any(each.context for each in request.appspec.permissions):
+            permissions.check_context_tools(plan, capture)
+        volumes.tally(plan, volumes.Volumes(), request.release.tree)
+        volumes.check_space(plan, request.limits)
+        return _summary(plan)
+
+
+def _behavior(request: PlanRequest) -> FileExistsBehavior:
+    return request.appspec.file_exists_behavior or request.behavior
+
+
+def _save_request(plan: sqlite3.Connection, request: PlanRequest) -> None:
+    planfile.save_words(
+        plan,
+        application=request.application,
+        deployment_id=request.deployment_id,
+        release=str(request.release.tree),
+        current=str(request.current.tree) if request.current else "",
+        behavior=_behavior(request),
+    )
+
+
+def _name_applications(plan: sqlite3.Connection, application: str) -> None:
+    plan.execute(
+        "UPDATE findings SET owner ="
+        " (SELECT 'application ' || i.application FROM committed.installed i"
+        " WHERE i.path = findings.path)"
+        " WHERE kind = 'conflict' AND path IN"
+        " (SELECT path FROM committed.installed WHERE application <> ?)",
+        (application,),
+    )
+
+
+def _warn_of_changes(plan: sqlite3.Connection, found: compare.Findings) -> None:
+    for path in found.listed:
+        text = f"{path} was changed on this host since it was installed; the change is lost"
+        planfile.add_finding(plan, "warning", text, path=path)
+    if found.changed > len(found.listed):
+        text = f"{found.changed - len(found.listed)} more files were changed since their install"
+        planfile.add_finding(plan, "warning", text)
+
+
+def _check_places(plan: sqlite3.Connection, request: PlanRequest, found: compare.Findings) -> None:
+    """Problems of folders: the agent's own state, those that cannot be written to."""
+    state_dir = os.path.realpath(request.state_dir)
+    inside = plan.execute(
+        "SELECT path FROM actions WHERE path = ? OR path >= ? AND path < ? LIMIT 1",
+        (state_dir, *planfile.below(state_dir)),
+    ).fetchone()
+    if inside:
+        text = f"{inside[0]} is in the agent's own state folder; choose another destination"
+        planfile.add_finding(plan, "problem", text, path=inside[0])
+    for folder in sorted(found.touched):
+        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            cause = "its file system is read-only" if read_only else "the agent's user may not"
+            text = f"cannot write to {folder}: {cause}"
+            planfile.add_finding(plan, "problem", text, path=folder)
+
+
+def _summary(plan: sqlite3.Connection) -> Summary:
+    counts = plan.execute("SELECT action, sum(count) FROM tally GROUP BY action ORDER BY action")
+    copied = plan.execute(
+        "SELECT coalesce(sum(bytes), 0) FROM tally"
+        " WHERE action IN ('add', 'replace') AND how = 'copy'"
+    )
+    found = dict(plan.execute("SELECT kind, count(*) FROM findings GROUP BY kind"))
+    warnings = plan.execute("SELECT text FROM findings WHERE kind = 'warning' ORDER BY id")
+    return Summary(
+        counts=dict(counts),
+        bytes=copied.fetchone()[0],
+        conflicts=found.get("conflict", 0),
+        problems=found.get("problem", 0),
+        warnings=tuple(row[0] for row in warnings),
+    )
+
+
+def refuse(path: Path) -> None:
+    """Raise AgentError (PLAN_REFUSED) that lists every conflict and problem, if there is one."""
+    with planfile.opened(path) as plan:
+        refuse_findings(plan)
+
+
+def refuse_findings(plan: sqlite3.Connection) -> None:
+    """The same for a plan that is open."""
+    conflicts, problems = (
+        plan.execute("SELECT count(*) FROM findings WHERE kind = ?", (kind,)).fetchone()[0]
+        for kind in ("conflict", "problem")
+    )
+    if not conflicts and not problems:
+        return
+    details = [
+        f"{path} ({owner or owners.UNKNOWN}): {text}" if kind == "conflict" else text
+        for kind, path, owner, text in plan.execute(
+            "SELECT kind, path, owner, text FROM findings WHERE kind <> 'warning'"
+            " ORDER BY kind, id LIMIT ?",
+            (_DETAILS,),
+        )
+    ]
+    if conflicts + problems > len(details):
+        details.append(f"and {conflicts + problems - len(details)} more")
+    counts = [(conflicts, "files in the way"), (problems, "problems")]
+    raise AgentError(
+        f"cannot deploy: {' and '.join(f'{n} {what}' for n, what in counts if n)};"
+        " nothing was touched",
+        code=Code.PLAN_REFUSED,
+        details=tuple(details),
+        remedy=_remedy(plan) if conflicts else "Correct them, then run: agentctl retry",
+    )
+
+
+def _remedy(plan: sqlite3.Connection) -> str:
+    owned = plan.execute(
+        "SELECT 1 FROM findings WHERE kind = 'conflict' AND owner LIKE 'application %'"
+    ).fetchone()
+    if owned:
+        return (
+            "Give each application a destination of its own, or remove the files from the other"
+            " one's bundle first, then run: agentctl retry"
+        )
+    return (
+        "Move these files away, or say in the appspec what to do with them"
+        " (file_exists_behavior: OVERWRITE replaces them, RETAIN leaves them),"
+        " then run: agentctl plan BUNDLE"
+    )
+
+
+def plan_report(path: Path, *, limit: int = 1000) -> dict[str, Any]:
+    """The plan as the API gives it. limit: how many changes are listed; `truncated` more are not.
+
+    Keys: refused, counts, bytes, changes, truncated, conflicts, problems, warnings, space.
+    """
+    with planfile.opened(path) as plan:
+        summary = _summary(plan)
+        changed = (
+            f"action NOT IN ({', '.join(repr(str(each)) for each in sorted(compare.NOT_TOUCHED))})"
+            " AND (ours <> 3 OR was IS NOT NULL)"
+        )
+        total = plan.execute(f"SELECT count(*) FROM actions WHERE {changed}").fetchone()[0]  # noqa: S608
+        changes = [
+            {"action": action, "path": name, "kind": kind, "detail": how or ""}
+            for action, name, kind, how in plan.execute(
+                f"SELECT action, path, kind, how FROM actions WHERE {changed}"  # noqa: S608
+                " ORDER BY path LIMIT ?",
+                (limit,),
+            )
+        ]
+        return {
+            "refused": bool(summary.conflicts or summary.problems),
+            "counts": summary.counts,
+            "bytes": summary.bytes,
+            "changes": changes,
+            "truncated": total - len(changes),
+            "conflicts": _conflicts(plan),
+            "problems": _texts(plan, "problem"),
+            "warnings": list(summary.warnings),
+            "space": _space(plan),
+        }
+
+
+def _conflicts(plan: sqlite3.Connection) -> list[dict[str, str]]:
+    query = "SELECT path, owner, text FROM findings WHERE kind = 'conflict' ORDER BY id"
+    return [
+        {"path": path, "owner": owner or owners.UNKNOWN, "detail": text}
+        for path, owner, text in plan.execute(query)
+    ]
+
+
+def _texts(plan: sqlite3.Connection, kind: str) -> list[str]:
+    query = "SELECT text FROM findings WHERE kind = ? ORDER BY id"
+    return [row[0] for row in plan.execute(query, (kind,))]
+
+
+def _space(plan: sqlite3.Connection) -> list[dict[str, Any]]:
+    names = ("mount", "needed_bytes", "free_bytes", "needed_inodes", "free_inodes")
+    query = f"SELECT {', '.join(names)} FROM space ORDER BY mount"  # noqa: S608
+    return [dict(zip(names, row, strict=True)) for row in plan.execute(query)]

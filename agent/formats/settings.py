@@ -1,0 +1,193 @@
+"""agent.yaml, and the files of conf.d beside it, to Settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.formats import findings, quantities, yamldoc
+from agent.formats.findings import Findings
+from agent.model.appspec import Problem, Severity
+from agent.model.errors import AgentError, Code, from_os_error
+from agent.model.settings import (
+    HookSettings,
+    Leftover,
+    Limits,
+    Retention,
+    Settings,
+    SourceSettings,
+    StopFailure,
+)
+
+SYSTEM_CONFIG = Path("/etc/deploy-agent/agent.yaml")
+
+Convert = Callable[[Any], Any]
+
+# Key in the file: field of the model, and how its value becomes the field's.
+_TOP: dict[str, tuple[str, Convert]] = {
+    "state_dir": ("state_dir", Path),
+    "run_dir": ("run_dir", Path),
+    "deployment_group": ("group", str),
+    "api_group": ("api_group", str),
+    "poll_interval": ("poll_seconds", quantities.parse_duration),
+    "stop_failure": ("stop_failure", StopFailure),
+    "starts": ("starts", int),
+    "shutdown": ("shutdown_seconds", quantities.parse_duration),
+}
+_LIMITS: dict[str, tuple[str, Convert]] = {
+    "bundle": ("bundle_bytes", quantities.parse_size),
+    "unpacked": ("unpacked_bytes", quantities.parse_size),
+    "members": ("members", int),
+    "depth": ("depth", int),
+    "ratio": ("ratio", int),
+    "free": ("free_bytes", quantities.parse_size),
+    "free_inodes": ("free_inodes", int),
+}
+_HOOKS: dict[str, tuple[str, Convert]] = {
+    "grace": ("grace_seconds", quantities.parse_duration),
+    "leftover": ("leftover", Leftover),
+    "log": ("log_bytes", quantities.parse_size),
+    "retry": ("retry_seconds", quantities.parse_duration),
+}
+_RETENTION: dict[str, tuple[str, Convert]] = {
+    "releases": ("releases", int),
+    "bundles": ("bundles", int),
+    "deployments": ("deployments", int),
+    "size": ("max_bytes", quantities.parse_size),
+    "age": ("max_age_seconds", quantities.parse_duration),
+}
+
+
+def load_settings(path: Path | None, *, user_defaults: bool) -> Settings:
+    """The settings of a configuration file and of conf.d/*.yaml beside it.
+
+    path: a file that must be there; None for the default one, which may be missing.
+    user_defaults: the folders of a plain user instead of the system's.
+    Files of conf.d are read in the order of their names; a later file wins, mappings are merged,
+    lists are replaced. Raises AgentError (CONFIG_INVALID) with every problem of all files.
+    """
+    main = path or default_config_path(user_defaults=user_defaults)
+    merged: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for file in [main, *_parts(main.parent / "conf.d")]:
+        value, found = read_config(file, is_required=path is not None or file != main)
+        problems += found
+        _merge(merged, value)
+    if problems:
+        errors = f"{len(problems)} error{'s' if len(problems) > 1 else ''}"
+        raise AgentError(
+            f"cannot use the configuration {main}: it has {errors}",
+            code=Code.CONFIG_INVALID,
+            details=tuple(str(problem) for problem in problems),
+            remedy=f"Correct it, then check it by: agentctl lint {main}",
+        )
+    return _settings(merged, user_defaults=user_defaults)
+
+
+def default_config_path(*, user_defaults: bool) -> Path:
+    """Where the configuration is looked for when none is named."""
+    if not user_defaults:
+        return SYSTEM_CONFIG
+    folder = _xdg("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return folder / "deploy-agent" / "agent.yaml"
+
+
+def read_config(
+    file: Path, *, is_required: bool = True
+) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """One file's value ({} where it is unusable), and what is wrong with it.
+
+    Raises AgentError (CONFIG_INVALID) if it cannot be read; an absent one only if it is required.
+    """
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(yamldoc.MAX_BYTES + 1)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not is_required:
+            return {}, ()
+        raise from_os_error(error, f"read {file}", code=Code.CONFIG_INVALID) from error
+    found = Findings(yamldoc.parse_yaml(text, str(file), is_strict=True))
+    if found.document.is_readable:
+        found.check_schema("agent", lambda _: Severity.ERROR)
+    problems = tuple(each for each in found.sorted() if each.severity is Severity.ERROR)
+    value = found.document.value if isinstance(found.document.value, dict) else {}
+    return ({} if problems else value), problems
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of conf.d in their order; editors' and dpkg's leftovers have other names."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise from_os_error(error, f"read {folder}", code=Code.CONFIG_INVALID) from error
+    return [
+        folder / name
+        for name in names
+        if name.endswith((".yaml", ".yml")) and not name.startswith(".")
+    ]
+
+
+def _merge(into: dict[str, Any], value: dict[str, Any]) -> None:
+    for key, each in value.items():
+        if isinstance(each, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], each)
+        else:
+            into[key] = each
+
+
+def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
+    top = _fields(merged, _TOP)
+    if "state_dir" not in top:
+        top["state_dir"] = _default_state_dir(user_defaults=user_defaults)
+    if "run_dir" not in top:
+        top["run_dir"] = _default_run_dir(top["state_dir"], user_defaults=user_defaults)
+    settings = Settings(
+        **top,
+        step_timeouts={
+            step: quantities.parse_duration(each)
+            for step, each in findings.mapping(merged.get("timeouts")).items()
+        },
+        limits=Limits(**_fields(merged.get("limits"), _LIMITS)),
+        hooks=HookSettings(**_fields(merged.get("hooks"), _HOOKS)),
+        retention=Retention(**_fields(merged.get("retention"), _RETENTION)),
+    )
+    sources = [
+        SourceSettings(
+            type=str(entry["type"]),
+            path=str(entry["path"]),
+            application=str(entry.get("application", "")),
+            group=str(entry.get("deployment_group", settings.group)),
+        )
+        for _, entry in findings.entries(merged.get("sources"))
+    ]
+    return replace(settings, sources=tuple(sources))
+
+
+def _fields(value: object, table: dict[str, tuple[str, Convert]]) -> dict[str, Any]:
+    """The fields of a model that a section gives."""
+    section = findings.mapping(value)
+    return {name: convert(section[key]) for key, (name, convert) in table.items() if key in section}
+
+
+def _default_state_dir(*, user_defaults: bool) -> Path:
+    if not user_defaults:
+        return Path("/var/lib/deploy-agent")
+    return (_xdg("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "deploy-agent"
+
+
+def _default_run_dir(state_dir: Path, *, user_defaults: bool) -> Path:
+    if not user_defaults:
+        return Path("/run/deploy-agent")
+    runtime = _xdg("XDG_RUNTIME_DIR")
+    return runtime / "deploy-agent" if runtime else state_dir / "run"
+
+
+def _xdg(name: str) -> Path | None:
+    """A folder of the XDG base directory specification, which ignores relative ones."""
+    value = os.environ.get(name, "")
+    return Path(value) if value.startswith("/") else None

@@ -1,0 +1,86 @@
+"""One row's work within its time limit, that abort and shutdown can end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from agent.equipment import Equipment
+from agent.lifecycle import Row
+from agent.model.errors import AgentError, Code
+from agent.record import Record
+from agent.steps.context import Context, Result
+from agent.system.cancel import Cancel
+
+Work = Callable[[Context], Awaitable[Result | None]]
+
+
+class RowWork:
+    """Runs the work of one row after the other; is_undo: an abort is what it carries out."""
+
+    def __init__(self, equipment: Equipment, record: Record) -> None:
+        self.abort_reason = ""
+        self.is_undo = False
+        self._equipment = equipment
+        self._record = record
+        self._cancel = Cancel()
+        self._task: asyncio.Future[Result | None] | None = None
+
+    def abort(self, reason: str, *, now: bool) -> None:
+        """Let the work stop at its next safe point; `now`: cut it off."""
+        self.abort_reason = self.abort_reason or reason
+        self._cancel.set(reason)
+        if now and self._task is not None:
+            self._task.cancel()
+
+    async def run(self, row: Row, work: Work) -> Result | None:
+        """Run one row's work within its time limit; abort and shutdown can end it."""
+        limit = self._equipment.settings.step_timeouts.get(row.name, row.limit_seconds)
+        if not self.abort_reason or self.is_undo:
+            self._cancel = Cancel()
+        context = await asyncio.to_thread(self._context, row)
+        self._task = asyncio.ensure_future(work(context))
+        try:
+            done, _ = await asyncio.wait({self._task}, timeout=limit)
+            if not done:
+                await self._end_task("out of time")
+                raise AgentError(
+                    f"cannot finish {row.name}: it took longer than {limit:g} s",
+                    code=Code.STEP_TIMEOUT,
+                    remedy=f"See agentctl logs {self._record.deployment.id}; set a longer limit by"
+                    f" timeouts: {{{row.name}: …}} in agent.yaml",
+                )
+            if self._task.cancelled():
+                self.check_abort()
+            return self._task.result()
+        except asyncio.CancelledError:
+            await self._end_task("the agent stops")
+            raise
+        finally:
+            self._task = None
+            self._record.progress = None
+
+    async def _end_task(self, reason: str) -> None:
+        if self._task is not None and not self._task.done():
+            self._cancel.set(reason)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            if not self._task.cancelled():
+                self._task.exception()  # seen; what ended it is reported by the caller
+
+    def check_abort(self) -> None:
+        """Raise AgentError when the deployment is to be aborted."""
+        if self.abort_reason:
+            raise AgentError(
+                f"cannot go on with {self._record.deployment.id}: {self.abort_reason}",
+                code=Code.ABORTED,
+                remedy="Deploy it again with: agentctl retry",
+            )
+
+    def _context(self, row: Row) -> Context:
+        def progress(done: int, total: int) -> None:
+            self._record.progress = (row.name, done, total)
+
+        return self._equipment.context(
+            self._record.deployment, log=self._record.log, cancel=self._cancel, progress=progress
+        )
