@@ -12,6 +12,7 @@ from pathlib import Path
 from agent import __version__, daemon
 from agent.formats import settings as settings_format
 from agent.model.errors import AgentError
+from agent.model.settings import Settings
 
 
 def main() -> int:
@@ -40,7 +41,7 @@ def main() -> int:
     return 0
 
 
-async def _run(settings: settings_format.Settings, options: daemon.Options) -> None:
+async def _run(settings: Settings, options: daemon.Options) -> None:
     await daemon.serve(daemon.Daemon(settings, options))
 
 

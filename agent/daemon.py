@@ -16,7 +16,7 @@ from aiohttp import web
 from agent import equipment as equipment_module
 from agent import planning
 from agent.api import Api
-from agent.archive import releases
+from agent.archive import removal
 from agent.hooks.runner import HookRunner, choose_backend
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
 from agent.model.deployment import Deployment
@@ -174,7 +174,7 @@ def _make_folders(layout: Layout, socket_dir: Path) -> None:
             (socket_dir, 0o755),
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=mode)
-        releases.remove_tree(planning.plans_dir(layout.state_dir), Cancel())
+        removal.remove_tree(planning.plans_dir(layout.state_dir), Cancel())
     except OSError as error:
         raise AgentError(
             f"cannot make {error.filename}: {error.strerror}",

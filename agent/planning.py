@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.archive import releases
+from agent.archive import removal
 from agent.equipment import Equipment
 from agent.lifecycle import LIFECYCLE
 from agent.model.deployment import Deployment, Revision, Status, StepName, Trigger
@@ -66,7 +66,7 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
             remedy=f"Look at the free space of {scratch.parent}",
         ) from error
     finally:
-        await asyncio.to_thread(releases.remove_tree, scratch, Cancel())
+        await asyncio.to_thread(removal.remove_tree, scratch, Cancel())
 
 
 def _names() -> list[StepName]:

@@ -20,8 +20,6 @@ from agent.store.state import Quarantined
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[Context], Awaitable[Result | None]]
-
 
 class StopRequested(Exception):  # noqa: N818 - not an error: the agent is asked to stop
     """The agent stops between two rows; recovery goes on from what is saved."""

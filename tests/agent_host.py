@@ -116,21 +116,13 @@ class AgentHost:
         """Deploy and wait for the outcome."""
         return self.wait_for_outcome(self.request(bundle, **more))
 
-    def wait_for_end_or_outcome(self, deployment_id: str) -> dict[str, Any] | None:
-        """The ended deployment, or None when the agent's process ended first."""
-        found: list[dict[str, Any]] = []
-
-        def over() -> bool:
-            if self.has_ended():
-                return True
-            with contextlib.suppress(AgentError):
-                view = self.deployment(deployment_id)
-                if view["status"] in ("done", "failed"):
-                    found.append(view)
-            return bool(found)
-
-        wait_until(over, END_SECONDS)
-        return found[0] if found else None
+    def deploy_good(self, bundle: Path, **more: Any) -> dict[str, Any]:
+        """Deploy what has to succeed; shows the whole log where it does not."""
+        view = self.deploy(bundle, **more)
+        if view["outcome"] != "succeeded":
+            log = self.client.stream(f"/v1/deployments/{view['id']}/log")
+            raise AssertionError("\n".join(each["line"] for each in log))
+        return view
 
     # what a person would look at
 

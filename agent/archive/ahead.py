@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,7 +12,7 @@ T = TypeVar("T")
 _DEPTH = 4
 
 
-def ahead(source: Iterator[T]) -> Iterator[T]:
+def ahead(source: Iterator[T]) -> Generator[T, None, None]:
     """What `source` yields, up to four items ahead of the consumer; its errors come through.
 
     Worth it where both sides spend their time outside of the interpreter's lock: inflating on

@@ -14,7 +14,7 @@ from agent.archive.member import EntryKind, Member
 from agent.archive.refusals import damaged, shown
 from agent.archive.roll import Roll
 from agent.archive.window import Window
-from agent.archive.zip_content import ZipContent
+from agent.archive.zip_content import Feed, ZipContent
 
 SMALL_BYTES = 256 * 1024  # a file up to here is read in one piece
 _BATCH_BYTES = 512 * 1024
@@ -39,7 +39,7 @@ class Content(Protocol):
     def packed_pieces(self, member: Member) -> Iterator[bytes]:
         """The packed bytes of a big entry."""
 
-    def pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
+    def pieces(self, member: Member, feed: Feed) -> Iterator[bytes]:
         """Its content, checked; `feed` is given the packed bytes if they are others."""
 
 
@@ -76,7 +76,7 @@ class TarContent:
             raise damaged(f"entry {shown(member.path)} is cut off")
         return content
 
-    def unpacked(self, member: Member, packed: bytes) -> bytes:
+    def unpacked(self, _member: Member, packed: bytes) -> bytes:
         """The same bytes."""
         return packed
 
@@ -90,13 +90,13 @@ class TarContent:
             yield piece
             at += len(piece)
 
-    def pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
+    def pieces(self, member: Member, _feed: Feed) -> Iterator[bytes]:
         """The content of a big entry, in pieces."""
         return self.packed_pieces(member)
 
 
 class StreamContent:
-    """The content of a tgz's entries: of small ones as it was put aside, of a big one as it comes."""
+    """The content of a tgz's entries: small ones as they were put aside, a big one as it comes."""
 
     rereads = False
     is_zip = False
@@ -109,7 +109,7 @@ class StreamContent:
         """The bytes of a small entry, once."""
         return self.held.pop(member.pos)
 
-    def unpacked(self, member: Member, packed: bytes) -> bytes:
+    def unpacked(self, _member: Member, packed: bytes) -> bytes:
         """The same bytes."""
         return packed
 
@@ -117,7 +117,7 @@ class StreamContent:
         """The content of a big entry, once."""
         return tar_reader.read_pieces(self._stream, member)
 
-    def pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
+    def pieces(self, member: Member, _feed: Feed) -> Iterator[bytes]:
         """The content of a big entry, once."""
         return tar_reader.read_pieces(self._stream, member)
 
@@ -162,35 +162,39 @@ class StreamBatches:
         self._stream = tar_reader.PieceStream(pieces)
         self._content = StreamContent(self._stream)
         self._members = tar_reader.read_members(self._stream)
-        self._after = -1
         self._big = False
 
     def take(self) -> list[Member]:
         """The next files: small ones with their content put aside, or one big one."""
         while True:
-            rows, size, ended = [], 0, True
-            self._big = False
-            for member in islice(self._members, BATCH):
-                ended = False
-                row = self._roll.admit(member)
-                if row:
-                    rows.append(row)
-                    if member.size > SMALL_BYTES:
-                        self._big = True
-                        break
-                    if member.kind is EntryKind.FILE:
-                        self._content.held[member.pos] = b"".join(
-                            tar_reader.read_pieces(self._stream, member)
-                        )
-                        size += member.size
-                if size > _BATCH_BYTES:
-                    break
-            self._roll.note(rows)
-            batch = self._draft.rows_after(self._after, 0, 0)
-            if batch:
-                self._after = batch[-1].pos
+            found, ended = self._read_on()
+            self._roll.note(found)
+            batch = [member for member in found if member.kind is EntryKind.FILE]
+            if batch and self._draft.has_old:
+                batch = self._draft.rows_after(batch[0].pos - 1, 0, 0)
             if batch or ended:
                 return batch
+
+    def _read_on(self) -> tuple[list[Member], bool]:
+        """Some entries, up to a big file's content; whether the stream ended."""
+        found: list[Member] = []
+        seen = size = 0
+        self._big = False
+        for member in islice(self._members, BATCH):
+            seen += 1
+            admitted = self._roll.admit(member)
+            if admitted is None:
+                continue
+            found.append(admitted)
+            if member.size > SMALL_BYTES:
+                self._big = True
+                return found, False
+            if member.kind is EntryKind.FILE:
+                self._content.held[member.pos] = tar_reader.read_whole(self._stream, member)
+                size += member.size
+                if size > _BATCH_BYTES:
+                    return found, False
+        return found, not seen
 
     def in_turn(self) -> bool:
         """A big file is read from the stream while it is written."""

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from agent.archive.index import ENTRIES
 from agent.archive.member import Member
@@ -20,8 +21,8 @@ BATCH = 64
 
 _SCRATCH = """
 CREATE TABLE scratch.members (
-  pos INTEGER PRIMARY KEY, path TEXT, mode INTEGER, size INTEGER, mtime_ns INTEGER, target TEXT,
-  packed INTEGER, method INTEGER, crc INTEGER);
+  pos INTEGER PRIMARY KEY, path TEXT, mode INTEGER, size INTEGER, mtime_ns INTEGER,
+  target TEXT, packed INTEGER, method INTEGER, crc INTEGER);
 CREATE TABLE scratch.folders (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.forms (form TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.written (pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB);
@@ -36,11 +37,11 @@ SELECT m.pos, m.path, 'file', m.mode, m.size, m.mtime_ns, NULL, m.packed, m.meth
   coalesce((SELECT n.pos FROM scratch.members n WHERE n.pos > m.pos ORDER BY n.pos LIMIT 1), :end),
   o.digest, o.raw
 FROM scratch.members m {_OLD}
-WHERE m.pos > :after AND m.target IS NULL ORDER BY m.pos LIMIT :count"""
+WHERE m.pos > :after AND m.target IS NULL ORDER BY m.pos LIMIT :count"""  # noqa: S608 - our own text
 
 _NEEDED = f"""
 SELECT coalesce(sum((m.size + :block - 1) / :block * :block), 0), count(*)
-FROM scratch.members m {_OLD} WHERE o.path IS NULL"""
+FROM scratch.members m {_OLD} WHERE o.path IS NULL"""  # noqa: S608 - our own text
 _COUNTS = "SELECT (SELECT count(*) FROM scratch.members), (SELECT count(*) FROM scratch.folders)"
 _ROW_BYTES = 400  # of index and scratch, for an entry
 
@@ -66,6 +67,7 @@ class Draft:
 
     def __init__(self, index: Path, old: Path | None = None) -> None:
         self._index = index
+        self.has_old = old is not None
         self._partial = index.with_name(f"{index.name}.partial")
         scratch = index.with_name(f"{index.name}.scratch")
         self._partial.unlink(missing_ok=True)
@@ -79,7 +81,7 @@ class Draft:
             self.db.close()
             raise from_sqlite_error(error, f"make the index {index}") from error
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> Self:
         """Nothing more to do."""
         return self
 

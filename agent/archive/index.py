@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from agent.archive.member import EntryKind
 from agent.archive.refusals import from_sqlite_error
@@ -23,7 +23,7 @@ ENTRIES = """entries (
   path TEXT PRIMARY KEY, kind TEXT NOT NULL, mode INTEGER NOT NULL, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL, raw BLOB, target TEXT) WITHOUT ROWID"""
 
-_COLUMNS = "path, kind, mode, size, mtime_ns, digest, raw, target"
+_SELECT = "SELECT path, kind, mode, size, mtime_ns, digest, raw, target FROM entries"
 
 
 class Entry(NamedTuple):
@@ -63,12 +63,12 @@ class Index:
         self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA cache_size = -1000")
-            self._db.execute(f"SELECT {_COLUMNS} FROM entries LIMIT 1").fetchall()
+            self._db.execute(f"{_SELECT} LIMIT 1").fetchall()
         except sqlite3.Error as error:
             self._db.close()
             raise from_sqlite_error(error, f"read the index {path}") from error
 
-    def __enter__(self) -> Index:
+    def __enter__(self) -> Self:
         """Nothing more to do."""
         return self
 
@@ -81,7 +81,7 @@ class Index:
     def __iter__(self) -> Iterator[Entry]:
         """Every entry, ordered by path, read as it is asked for."""
         try:
-            for row in self._db.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY path"):
+            for row in self._db.execute(f"{_SELECT} ORDER BY path"):
                 yield Entry._make(row)
         except sqlite3.Error as error:
             raise from_sqlite_error(error, f"read the index {self._path}") from error
@@ -89,8 +89,7 @@ class Index:
     def lookup(self, path: str) -> Entry | None:
         """The entry of a path, if it has one."""
         try:
-            query = f"SELECT {_COLUMNS} FROM entries WHERE path = ?"
-            row = self._db.execute(query, (path,)).fetchone()
+            row = self._db.execute(f"{_SELECT} WHERE path = ?", (path,)).fetchone()
         except sqlite3.Error as error:
             raise from_sqlite_error(error, f"read the index {self._path}") from error
         return Entry._make(row) if row else None

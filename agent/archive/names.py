@@ -16,12 +16,8 @@ from agent.model.errors import AgentError
 MAX_COMPONENT_BYTES = 255  # NAME_MAX
 MAX_PATH_BYTES = 4096  # PATH_MAX
 
-_NOT_PLAIN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\\]"  # control characters, backslash
-    r"|^[A-Za-z]:"  # a drive letter
-    r"|(?:^|/)\.{0,2}(?:/|$)"  # absolute, or a component that is empty, . or ..
-    r"|[^/]{256}"
-)
+_PART = r"(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f\x7f-\x9f]+"  # not . or .., no control characters
+_PLAIN = re.compile(rf"(?![A-Za-z]:){_PART}(?:/{_PART})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _RELATIVE = "Build the bundle from inside its folder, so that all names are relative to it."
 
@@ -32,15 +28,14 @@ def clean(name: str) -> str:
     A leading ./ and the slash at the end of a folder's name are dropped. Raises AgentError
     (BUNDLE_REFUSED) for every name that is not a plain relative path.
     """
-    path = name
+    path = name.removesuffix("/")
     while path.startswith("./"):
         path = path[2:]
-    path = path.removesuffix("/")
-    if path == "." or (path == "" and name.startswith("./")):
+    if path == "." or (name.startswith("./") and not path):
         return ""
-    if _NOT_PLAIN.search(path):
+    if not _PLAIN.fullmatch(path):
         raise _explained(name, path)
-    if len(path) > MAX_PATH_BYTES // 4 or not path.isascii():
+    if len(path) > MAX_COMPONENT_BYTES // 4:  # in bytes it may be four times as long
         encoded = path.encode()
         if len(encoded) > MAX_PATH_BYTES:
             raise refused(name, f"has a path of more than {MAX_PATH_BYTES} bytes")
@@ -51,6 +46,8 @@ def clean(name: str) -> str:
 
 def is_skipped(path: str) -> bool:
     """Whether macOS put it there beside the files: __MACOSX/, .DS_Store, AppleDouble ._*."""
+    if "/._" not in path and not path.startswith(("._", "__MACOSX", ".DS_Store")):
+        return path.endswith("/.DS_Store")
     name = path.rpartition("/")[2]
     return name.startswith("._") or name == ".DS_Store" or path.split("/", 1)[0] == "__MACOSX"
 
@@ -110,6 +107,4 @@ def _explained(name: str, path: str) -> AgentError:
         return refused(name, "has .. in its name", _RELATIVE)
     if "." in parts or "" in parts:
         return refused(name, "has an empty part or a . in its name", _RELATIVE)
-    if any(len(part) > MAX_COMPONENT_BYTES for part in parts):
-        return refused(name, f"has a name of more than {MAX_COMPONENT_BYTES} bytes in it")
     return refused(name, "begins with a drive letter", _RELATIVE)

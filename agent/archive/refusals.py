@@ -6,7 +6,7 @@ import sqlite3
 
 from agent.model.errors import AgentError, Code, TransientError
 
-_REBUILD = "Build the bundle again without it, then deploy that bundle."
+REBUILD = "Build the bundle again without it, then deploy that bundle."
 _COPY_AGAIN = "Copy or build the bundle again, then run: agentctl retry"
 _SHOWN_CHARS = 100
 
@@ -19,7 +19,7 @@ def shown(name: str | bytes) -> str:
     return f"{quoted[:60]}...{quoted[-30:]}"
 
 
-def refused(entry: str | bytes, cause: str, remedy: str = _REBUILD) -> AgentError:
+def refused(entry: str | bytes, cause: str, remedy: str = REBUILD) -> AgentError:
     """The error for an entry that breaks a rule; `cause` goes on from the entry's name."""
     return AgentError(
         f"cannot unpack the bundle: entry {shown(entry)} {cause}",

@@ -22,8 +22,6 @@ _OWNER_BITS = 0o600
 _SPECIAL_BITS = 0o7000
 _LINK_HOPS = 40  # the kernel's own limit
 
-Row = tuple[int, str, int, int, int, str | None, int, int, int]
-
 
 class _Tally:
     """How many entries something happened to, and the first of them."""
@@ -48,6 +46,7 @@ class Roll:
         self._limits = limits
         self._bundle_bytes = bundle_bytes
         self._folder = ""
+        self._last = ""
         self._tops: set[str] = set()
         self._skipped = _Tally()
         self._special = _Tally()
@@ -58,27 +57,21 @@ class Roll:
 
     def add(self, members: Iterable[Member]) -> None:
         """Admit members and write them down; raises AgentError (BUNDLE_REFUSED)."""
-        self.note(row for row in map(self.admit, members) if row)
+        self.note(member for member in map(self.admit, members) if member)
 
-    def note(self, rows: Iterable[Row]) -> None:
+    def note(self, members: Iterable[Member]) -> None:
         """Write down what admit() gave."""
-        last: list[Row] = []
-
-        def remembered() -> Iterator[Row]:
-            for row in rows:
-                last[:] = [row]
-                yield row
-
         try:
             self._db.executemany(
-                "INSERT INTO scratch.members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", remembered()
+                "INSERT INTO scratch.members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (member[:2] + member[3:10] for member in members),
             )
         except sqlite3.IntegrityError as error:
-            raise refused(last[0][1], "lies in the same place as another entry") from error
+            raise refused(self._last, "lies in the same place as another entry") from error
 
-    def admit(self, member: Member) -> Row | None:
-        """The row of one member; None for what has no row: folders, and macOS's extras."""
-        path = names.clean(member.path)
+    def admit(self, member: Member) -> Member | None:
+        """A member as it will be written; None for folders, and for macOS's extras."""
+        path = self._last = names.clean(member.path)
         self.entries += 1
         if self.entries > self._limits.members:
             raise over_limit(f"more than {self._limits.members} entries", "members")
@@ -100,10 +93,9 @@ class Roll:
         if not path.isascii():
             self._note_form(path)
         mode = self._admit_file(member) if member.kind is EntryKind.FILE else member.mode
-        return (
-            member.pos, path, mode, member.size, member.mtime_ns, member.target,
-            member.packed, member.method, member.crc,
-        )  # fmt: skip
+        if path == member.path and mode == member.mode:
+            return member
+        return member._replace(path=path, mode=mode)
 
     def judge(self) -> None:
         """Apply the rules that need all entries, and see whether one folder wraps them all.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from agent.archive.member import EntryKind, Member
-from agent.archive.refusals import damaged, refused, refused_bundle, shown
+from agent.archive.refusals import REBUILD, damaged, refused, refused_bundle, shown
 
 BLOCK = 512
 _LATEST_TIME = 2**33  # seconds; every file system of ours can store times up to here
@@ -155,6 +155,14 @@ def read_members(stream: Stream) -> Iterator[Member]:
         stream.skip(end - stream.position())
 
 
+def read_whole(stream: Stream, member: Member) -> bytes:
+    """The content of the small entry that read_members() yielded last."""
+    content = stream.read(member.size)
+    if len(content) < member.size:
+        raise damaged(f"entry {shown(member.path)} is cut off")
+    return content
+
+
 def read_pieces(stream: Stream, member: Member) -> Iterator[bytes]:
     """The content of the entry that read_members() yielded last, in pieces."""
     left = member.size
@@ -253,14 +261,7 @@ def _pax_records(content: bytes) -> dict[str, str]:
 
 
 def _to_member(block: bytes, pos: int, size: int, extra: dict[str, str]) -> Member:
-    path = extra.get("path")
-    if path is None:
-        path = _text(block[:100].split(b"\0", 1)[0])
-        prefix = block[345:500].split(b"\0", 1)[0]
-        if prefix and block[257:263] == b"ustar\0":
-            path = f"{_text(prefix)}/{path}"
-    if "\0" in path:
-        raise refused(path, "has a NUL in its name")
+    path = extra["path"] if "path" in extra else _header_name(block)
     kind, mode = block[156:157], _number(block[100:108], path)
     if "size" in extra:
         size = _pax_size(extra["size"], path)
@@ -273,18 +274,32 @@ def _to_member(block: bytes, pos: int, size: int, extra: dict[str, str]) -> Memb
     if kind == _FILE:
         if path.endswith("/"):
             raise refused(path, "is named as a folder but marked as a file")
-        return Member(pos, path, EntryKind.FILE, mode & 0o7777, size, mtime_ns, packed=size)
+        return Member(pos, path, EntryKind.FILE, mode & 0o7777, size, mtime_ns, None, size)
+    return _to_other(block, kind, Member(pos, path, EntryKind.DIR, 0o755, size, mtime_ns), extra)
+
+
+def _to_other(block: bytes, kind: bytes, member: Member, extra: dict[str, str]) -> Member:
+    """A folder or link; everything else is refused."""
     if kind not in (_DIR, _LINK):
         cause, remedy = _REFUSED_TYPES.get(kind, (f"is of the unknown type {kind!r}", ""))
-        raise refused(path, cause, remedy) if remedy else refused(path, cause)
-    if size:
-        raise refused(path, "is no file, but has content of its own")
+        raise refused(member.path, cause, remedy or REBUILD)
+    if member.size:
+        raise refused(member.path, "is no file, but has content of its own")
     if kind == _DIR:
-        return Member(pos, path, EntryKind.DIR, 0o755, 0, mtime_ns)
+        return member
     target = extra.get("linkpath")
     if target is None:
         target = _text(block[157:257].split(b"\0", 1)[0])
-    return Member(pos, path, EntryKind.LINK, 0o777, 0, mtime_ns, target=target)
+    return member._replace(kind=EntryKind.LINK, mode=0o777, target=target)
+
+
+def _header_name(block: bytes) -> str:
+    """The name in the header itself; only ustar has a prefix field."""
+    name = _text(block[:100].split(b"\0", 1)[0])
+    prefix = block[345:500].split(b"\0", 1)[0]
+    if prefix and block[257:263] == b"ustar\0":
+        return f"{_text(prefix)}/{name}"
+    return name
 
 
 def _text(raw: bytes) -> str:

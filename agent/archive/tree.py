@@ -7,10 +7,12 @@ were all in the resolution of paths).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from agent.archive import names
 
@@ -33,7 +35,7 @@ class Tree:
         self._last = ("", self._root)
         self._exact = exact
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         """Nothing more to do."""
         return self
 
@@ -132,10 +134,8 @@ class Tree:
         return fd
 
     def _make(self, name: str, above: int) -> int:
-        try:
+        with contextlib.suppress(FileExistsError):  # another thread was first, or it is a file
             os.mkdir(name, FOLDER_MODE, dir_fd=above)
-        except FileExistsError:
-            pass  # another thread was first; if it is no folder, opening it says so
         fd = os.open(name, _OPEN_FOLDER, dir_fd=above)
         if not self._exact:
             os.fchmod(fd, FOLDER_MODE)

@@ -140,12 +140,11 @@ class _Writer:
         packed, content = hashlib.sha256(), hashlib.sha256()
         fd = self._tree.create(path, member.mode)
         try:
-            with contextlib.closing(self._pieces(member, packed.update)) as pieces:
-                for piece in pieces:
-                    content.update(piece)
-                    write_all(fd, piece)
-                    self._work.cancel.check()
-                    self._work.space.check()
+            for piece in self._pieces(member, packed.update):
+                content.update(piece)
+                write_all(fd, piece)
+                self._work.cancel.check()
+                self._work.space.check()
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
@@ -157,7 +156,11 @@ class _Writer:
     def _pieces(self, member: Member, feed: Callable[[bytes], object]) -> Iterator[bytes]:
         """The content of a big file; read and inflated ahead, unless its stream is already."""
         pieces = self._content.pieces(member, feed)
-        return ahead(pieces) if self._content.rereads else pieces
+        if not self._content.rereads:
+            yield from pieces
+            return
+        with contextlib.closing(ahead(pieces)) as read_ahead:
+            yield from read_ahead
 
     def _raw(self, digest: bytes) -> bytes | None:
         return digest if self._content.is_zip else None

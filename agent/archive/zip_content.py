@@ -23,7 +23,7 @@ LOCAL_BYTES = 30  # a local header without name and extra fields
 
 Feed = Callable[[bytes], object]
 
-_LOCAL = struct.Struct("<4s5H3L2H")
+_LOCAL = struct.Struct("<6x2H4x3L2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
 _UTF8 = 0x0800
 _SIZES_FOLLOW = 0x0008
@@ -84,8 +84,10 @@ class ZipContent:
             start, left = start + len(piece), left - len(piece)
 
     def pieces(self, member: Member, feed: Feed) -> Iterator[bytes]:
-        """The content of a big entry in pieces, checked. `feed` is given the packed bytes
-        where they are others than the content."""
+        """The content of a big entry in pieces, checked.
+
+        `feed` is given the packed bytes where they are others than the content.
+        """
         size, crc = 0, 0
         packed = self.packed_pieces(member)
         for piece in packed if member.method == STORED else _inflated(member, packed, feed):
@@ -98,30 +100,30 @@ class ZipContent:
 
     def _start(self, member: Member) -> int:
         """Where the packed bytes begin, after a look whether the local header agrees."""
-        header = self._window.read(member.pos, LOCAL_BYTES)
+        name = member.path.encode()
+        header = self._window.read(member.pos, LOCAL_BYTES + len(name))
         if len(header) < LOCAL_BYTES or not header.startswith(_LOCAL_MAGIC):
             raise damaged(f"the local header of entry {shown(member.path)} is missing")
-        _, _, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(
-            header
-        )
-        start = member.pos + LOCAL_BYTES + name_bytes + extra_bytes
+        flags, method, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
+        start: int = member.pos + LOCAL_BYTES + name_bytes + extra_bytes
+        if name_bytes != len(name) or not header.endswith(name):
+            self._check_name(member, name_bytes, flags)
+        if method != member.method or flags & _ENCRYPTED:
+            raise refused(member.path, "is packed otherwise according to its local header")
+        if (crc, packed, size) != (member.crc, member.packed, member.size):
+            crc_agrees = crc == member.crc
+            sizes_agree = packed in (member.packed, _IN_ZIP64) and size in (member.size, _IN_ZIP64)
+            if not flags & _SIZES_FOLLOW and not (crc_agrees and sizes_agree):
+                raise refused(member.path, "has another size or CRC in its local header")
+        if start + member.packed > member.end:
+            raise refused(member.path, "overlaps with the entry behind it")
+        return start
+
+    def _check_name(self, member: Member, name_bytes: int, flags: int) -> None:
+        """The local name may differ in its bytes, but must mean the same path."""
         name = self._window.read(member.pos + LOCAL_BYTES, name_bytes)
-        cause = ""
         if names.clean(decode_name(name, flags)) != names.clean(member.path):
-            cause = f"is called {shown(name)} in its local header"
-        elif method != member.method or flags & _ENCRYPTED:
-            cause = "is packed otherwise according to its local header"
-        elif not flags & _SIZES_FOLLOW and (
-            crc != member.crc
-            or packed not in (member.packed, _IN_ZIP64)
-            or size not in (member.size, _IN_ZIP64)
-        ):
-            cause = "has another size or CRC in its local header"
-        elif start + member.packed > member.end:
-            cause = "overlaps with the entry behind it"
-        if cause:
-            raise refused(member.path, cause)
-        return int(start)
+            raise refused(member.path, f"is called {shown(name)} in its local header")
 
 
 def _inflated(member: Member, packed: Iterator[bytes], feed: Feed) -> Iterator[bytes]:

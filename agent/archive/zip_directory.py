@@ -17,6 +17,7 @@ from typing import NamedTuple
 from agent.archive import zip_content
 from agent.archive.member import EntryKind, Member
 from agent.archive.refusals import damaged, refused, refused_bundle, shown
+from agent.model.errors import AgentError
 
 _END = struct.Struct("<4s4H2LH")
 _END_MAGIC = b"PK\x05\x06"
@@ -24,8 +25,9 @@ _LOCATOR64 = struct.Struct("<4sLQL")
 _LOCATOR64_MAGIC = b"PK\x06\x07"
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _END64_MAGIC = b"PK\x06\x06"
-_ENTRY = struct.Struct("<4s2B5H3L5H2L")
+_ENTRY = struct.Struct("<4sxB2x4H3L4H2xLL")  # without versions and internal attributes
 _ENTRY_MAGIC = b"PK\x01\x02"
+_EXTRA = struct.Struct("<HH")
 _COMMENT_MAX = 0xFFFF
 _IN_ZIP64 = 0xFFFFFFFF  # the true number stands in the zip64 extra field
 _ZIP64_EXTRA = 0x0001
@@ -35,6 +37,7 @@ _READ_BYTES = 256 * 1024
 _UNIX_HOSTS = (3, 19)  # Unix, macOS: the upper half of external_attr is st_mode
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _PATCH = 0x0020
+_REFUSED_FLAGS = _ENCRYPTED | _PATCH
 _DEFAULT_MODE = 0o644
 _LINK_BYTES = 4096
 _DOS_EPOCH = calendar.timegm((1980, 1, 1, 0, 0, 0))
@@ -48,29 +51,6 @@ class Directory(NamedTuple):
     offset: int
     size: int
     entries: int
-
-
-class _Entry(NamedTuple):
-    """The fixed part of one central directory entry, in the order of the file."""
-
-    magic: bytes
-    made_version: int
-    made_host: int
-    needed: int
-    flags: int
-    method: int
-    time: int
-    date: int
-    crc: int
-    packed: int
-    size: int
-    name_bytes: int
-    extra_bytes: int
-    comment_bytes: int
-    disk: int
-    internal_attr: int
-    external_attr: int
-    offset: int
 
 
 def find_directory(fd: int) -> Directory:
@@ -109,17 +89,20 @@ def read_members(fd: int, directory: Directory) -> Iterator[Member]:
         if len(buffer) - at < _ENTRY.size + 3 * _COMMENT_MAX and base + len(buffer) < end:
             base, at = base + at, 0
             buffer = os.pread(fd, min(_READ_BYTES, end - base), base)
-        try:
-            entry = _Entry._make(_ENTRY.unpack_from(buffer, at))
-        except struct.error as error:
-            raise damaged("the central directory is cut off") from error
+        if base + at + _ENTRY.size > end:
+            raise damaged("the central directory is cut off")
+        magic, *fields, name_bytes, extra_bytes, comment_bytes, disk, attributes, pos = (
+            _ENTRY.unpack_from(buffer, at)
+        )
         at += _ENTRY.size
-        name = buffer[at : at + entry.name_bytes]
-        extra = buffer[at + entry.name_bytes : at + entry.name_bytes + entry.extra_bytes]
-        at += entry.name_bytes + entry.extra_bytes + entry.comment_bytes
-        if entry.magic != _ENTRY_MAGIC or at > len(buffer):
+        name = buffer[at : at + name_bytes]
+        extra = buffer[at + name_bytes : at + name_bytes + extra_bytes]
+        at += name_bytes + extra_bytes + comment_bytes
+        if magic != _ENTRY_MAGIC or at > len(buffer):
             raise damaged("the central directory is damaged")
-        member = _to_member(entry, name, extra, directory)
+        if disk not in (0, 0xFFFF):
+            raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
+        member = _to_member(name, extra, (*fields, attributes, pos), directory.offset)
         if member.kind is EntryKind.LINK:
             member = member._replace(target=_read_link(links, member))
         count += 1
@@ -160,51 +143,65 @@ def _read_end64(fd: int, offset: int, locator: int, old: Directory) -> Directory
     return new
 
 
-def _to_member(entry: _Entry, raw_name: bytes, extra: bytes, directory: Directory) -> Member:
-    name = zip_content.decode_name(raw_name, entry.flags)
-    size, packed, pos, mtime = _sizes_and_time(entry, name, extra)
-    if entry.flags & _ENCRYPTED:
-        raise refused(name, "is encrypted", "Build the bundle without a password.")
-    if entry.flags & _PATCH or entry.method not in zip_content.METHODS:
-        remedy = "Build the bundle with the methods deflate or store, as zip(1) does."
-        raise refused(name, f"is packed by method {entry.method}, which is not supported", remedy)
-    if pos + zip_content.LOCAL_BYTES + len(raw_name) + packed > directory.offset:
+def _to_member(raw_name: bytes, extra: bytes, fields: tuple[int, ...], content_end: int) -> Member:
+    """One entry. fields: host, flags, method, time, date, crc, sizes, attributes, offset."""
+    host, flags, method, time, date, crc, packed, size, attributes, pos = fields
+    name = zip_content.decode_name(raw_name, flags)
+    if _IN_ZIP64 in (size, packed, pos):
+        size, packed, pos = _sizes64((size, packed, pos), extra, name)
+    if flags & _REFUSED_FLAGS or method not in zip_content.METHODS:
+        raise _not_supported(name, flags, method)
+    if pos + zip_content.LOCAL_BYTES + len(raw_name) + packed > content_end:
         raise refused(name, "lies outside the archive's content")
-    kind, mode = _kind_and_mode(entry, name)
+    kind, mode = _kind_and_mode(name, attributes >> 16 if host in _UNIX_HOSTS else 0)
     if kind is EntryKind.DIR:
         if size:
             raise refused(name, "is a folder with content of its own")
-    elif entry.method == zip_content.STORED and packed != size:
+    elif method == zip_content.STORED and packed != size:
         raise refused(name, f"is stored, but takes {packed} bytes for its size of {size}")
-    return Member(
-        pos, name, kind, mode, size, mtime * 10**9,
-        packed=packed, method=entry.method, crc=entry.crc, end=directory.offset,
-    )  # fmt: skip
+    mtime_ns = _seconds(date, time, extra) * 10**9
+    return Member(pos, name, kind, mode, size, mtime_ns, None, packed, method, crc, content_end)
 
 
-def _sizes_and_time(entry: _Entry, name: str, extra: bytes) -> tuple[int, int, int, int]:
-    """Size, packed size, offset and mtime in seconds, after a look into the extra fields."""
-    numbers = [entry.size, entry.packed, entry.offset]
-    mtime: int | None = None
-    found64 = False
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<HH", extra)
-        value, extra = extra[4 : 4 + length], extra[4 + length :]
+def _not_supported(name: str, flags: int, method: int) -> AgentError:
+    if flags & _ENCRYPTED:
+        return refused(name, "is encrypted", "Build the bundle without a password.")
+    remedy = "Build the bundle with the methods deflate or store, as zip(1) does."
+    if flags & _PATCH:
+        return refused(name, "is a patch of another file", remedy)
+    return refused(name, f"is packed by method {method}, which is not supported", remedy)
+
+
+def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """The extra fields: kind and value."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = _EXTRA.unpack_from(extra, at)
+        yield kind, extra[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _sizes64(numbers: tuple[int, int, int], extra: bytes, name: str) -> tuple[int, int, int]:
+    """Size, packed size and offset: those from the zip64 extra field that did not fit."""
+    value = next((value for kind, value in _extra_fields(extra) if kind == _ZIP64_EXTRA), b"")
+    found = []
+    for number in numbers:
+        if number == _IN_ZIP64:
+            if len(value) < 8:
+                raise damaged(f"the zip64 numbers of entry {shown(name)} are missing")
+            found.append(int.from_bytes(value[:8], "little"))
+            value = value[8:]
+        else:
+            found.append(number)
+    return found[0], found[1], found[2]
+
+
+def _seconds(date: int, time: int, extra: bytes) -> int:
+    """The mtime in Unix seconds, of the extra field if there is one; 0 if it is before 1970."""
+    for kind, value in _extra_fields(extra):
         if kind == _TIME_EXTRA and len(value) >= 5 and value[0] & 1:
-            mtime = struct.unpack_from("<l", value, 1)[0]
-        elif kind == _ZIP64_EXTRA and not found64:
-            found64 = True
-            for place, number in enumerate(numbers):
-                if number == _IN_ZIP64:
-                    if len(value) < 8:
-                        raise damaged(f"the zip64 numbers of entry {shown(name)} are cut off")
-                    numbers[place], value = struct.unpack_from("<Q", value)[0], value[8:]
-    if _IN_ZIP64 in (entry.size, entry.packed, entry.offset) and not found64:
-        raise damaged(f"the zip64 numbers of entry {shown(name)} are missing")
-    if entry.disk not in (0, 0xFFFF):
-        raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
-    seconds = _dos_seconds(entry.date, entry.time) if mtime is None else max(0, mtime)
-    return numbers[0], numbers[1], numbers[2], seconds
+            return max(0, int.from_bytes(value[1:5], "little", signed=True))
+    return _dos_seconds(date, time)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -216,21 +213,20 @@ def _dos_seconds(date: int, time: int) -> int:
     return calendar.timegm((year, month, day, time >> 11, time >> 5 & 63, (time & 31) * 2))
 
 
-def _kind_and_mode(entry: _Entry, name: str) -> tuple[EntryKind, int]:
-    """What the entry is: a slash at the end makes a folder, else the Unix mode says it."""
-    mode = entry.external_attr >> 16 if entry.made_host in _UNIX_HOSTS else 0
+def _kind_and_mode(name: str, mode: int) -> tuple[EntryKind, int]:
+    """What the entry is: a slash at the end makes a folder, else st_mode says it (0: unknown)."""
     file_type = stat.S_IFMT(mode)
     if name.endswith("/"):
         if file_type not in (0, stat.S_IFDIR):
             raise refused(name, "is named as a folder but marked as something else")
         return EntryKind.DIR, 0o755
+    if file_type in (0, stat.S_IFREG):
+        return EntryKind.FILE, mode & 0o7777 or _DEFAULT_MODE
     if file_type == stat.S_IFDIR:
         return EntryKind.DIR, 0o755
     if file_type == stat.S_IFLNK:
         return EntryKind.LINK, 0o777
-    if file_type not in (0, stat.S_IFREG):
-        raise refused(name, "is a device, fifo or socket")
-    return EntryKind.FILE, stat.S_IMODE(mode) or _DEFAULT_MODE
+    raise refused(name, "is a device, fifo or socket")
 
 
 def _read_link(content: zip_content.ZipContent, member: Member) -> str:

@@ -19,7 +19,7 @@ COMMANDS = {
     "status": "what serves here, what runs, and how the last deployment went",
     "deploy": "deploy a bundle and follow it to its end",
     "plan": "list everything that a bundle would change, and change nothing",
-    "lint": "check an appspec or a configuration file",
+    "lint": "check a bundle, an appspec or a configuration file",
     "history": "list the deployments of this host",
     "logs": "show what a deployment and its hooks said",
     "rollback": "deploy the previous revision again, or the one named by --to",

@@ -1,76 +1,35 @@
-"""Compare what a plan wants with what is on the host, and choose each path's action.
+"""Compare what a plan wants with what is on the host, and save each path's action.
 
 Runs twice: when the plan is made, and again just before the install, since hooks run in between
-(an `rm -rf` in BeforeInstall is common).
+(an `rm -rf` in BeforeInstall is common). The second time looks only into folders in which an
+entry was made, removed or replaced: their change time tells, which no program can set.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple
 
-from agent.files import planfile, walk
+from agent.files import choose, planfile, walk
+from agent.files.choose import NOT_TOUCHED, Action, Row
 from agent.model.appspec import FileExistsBehavior
 from agent.system.cancel import Cancel
 
-
-class Action(StrEnum):
-    """What is done with a path. The values are stored: never change one."""
-
-    ADD = "add"
-    REPLACE = "replace"
-    KEEP = "keep"
-    ADOPT = "adopt"  # it is not ours, and just what is wanted: ours from now on
-    RETAIN = "retain"  # it is not ours, and stays so
-    REMOVE = "remove"
-    MKDIR = "mkdir"
-    MERGE = "merge"
-    RMDIR = "rmdir"
-    CONFLICT = "conflict"
-
-
-NOT_TOUCHED = frozenset({Action.KEEP, Action.ADOPT, Action.RETAIN, Action.MERGE, Action.CONFLICT})
-
 _BATCH = 2000
 _LISTED = 20
-_QUERY = """
-SELECT path, action, kind, ours, coalesce(old_mode, mode), coalesce(old_uid, uid),
-    coalesce(old_gid, gid), coalesce(old_size, size), coalesce(old_mtime_ns, mtime_ns),
-    coalesce(old_kind, kind), intact, was, mode, uid, gid, size, digest, target,
-    acl IS NOT NULL OR context IS NOT NULL, coalesce(old_digest, digest)
-FROM actions WHERE path >= ? ORDER BY path LIMIT ?
-"""
+_SETTLED_NS = 100_000_000  # a change time is as coarse as the kernel's clock tick, at most 10 ms
+_QUERY = (
+    "SELECT path, action, kind, coalesce(old_mtime_ns, mtime_ns), size, mode | 32768, uid, gid"
+    " FROM actions"
+)  # 32768: S_IFREG
+_FULL = f"SELECT {choose.COLUMNS} FROM actions WHERE path = ?"  # noqa: S608
 
-
-class _Row(NamedTuple):
-    """One path of the plan. old_...: as committed here."""
-
-    path: str
-    action: str
-    kind: str
-    ours: int
-    old_mode: int | None
-    old_uid: int | None
-    old_gid: int | None
-    old_size: int
-    old_mtime_ns: int
-    old_kind: str
-    intact: int
-    was: str | None
-    mode: int | None
-    uid: int | None
-    gid: int | None
-    size: int
-    digest: bytes
-    target: str | None
-    is_special: int
-    old_digest: bytes
+_Fast = tuple[str, str, str, int, int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -90,209 +49,178 @@ class Findings:
     cleared: list[str] = field(default_factory=list)
 
 
-def compare(
-    plan: sqlite3.Connection, behavior: FileExistsBehavior, *, first: bool, cancel: Cancel
+def compare(plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel) -> Findings:
+    """Set each path's action, and save conflicts and what the second comparison needs."""
+    with closing(_Comparison(plan, behavior, cancel, is_first=True)) as comparison:
+        start = ""
+        query = f"{_QUERY} WHERE path >= ? ORDER BY path LIMIT {_BATCH}"
+        while rows := plan.execute(query, (start,)).fetchall():
+            comparison.look_at(rows)
+            start = max(f"{rows[-1][0]}\0", comparison.beyond)  # nothing is below what is missing
+    plan.executemany(
+        "INSERT INTO seen VALUES (?, ?, ?)",
+        [
+            (folder, changed_ns, folder in comparison.findings.touched)
+            for folder, changed_ns in comparison.seen.items()
+        ],
+    )
+    return comparison.findings
+
+
+def compare_again(
+    plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel
 ) -> Findings:
-    """Set each path's action, and save conflicts; first: this makes the plan.
-
-    Reads each path's status once, in the order of the paths, and nothing below a folder that is
-    not there.
-    """
-    plan.execute("DELETE FROM findings WHERE kind = 'conflict'")
-    findings = Findings()
-    start, missing, beyond = "", "", ""
-    while batch := plan.execute(_QUERY, (start, _BATCH)).fetchall():
-        cancel.check()
-        updates: list[tuple[object, ...]] = []
-        for row in batch:
-            path = row[0]
-            if path < beyond and path.startswith(missing):
-                continue
-            try:
-                found = os.lstat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                found = None
-                if row[2] == "dir":
-                    missing, beyond = planfile.below(path)
-                    if row[1] != Action.MKDIR:  # else they are set so already
-                        _nothing_below(plan, (missing, beyond), first=first)
-            if found is not None and row[1] == Action.KEEP and _is_as_committed(row, found):
-                continue
-            _choose(plan, _Row._make(row), found, behavior, findings, updates)
-        plan.executemany(
-            "UPDATE actions SET action = ?, was = ?, intact = intact AND (? OR ?),"
-            " old_mtime_ns = coalesce(?, old_mtime_ns) WHERE path = ?",
-            [(a, w, i, not first, m, p) for a, w, i, m, p in updates],
+    """The same for what may have changed since; all else is as compare() left it."""
+    with closing(_Comparison(plan, behavior, cancel, is_first=False)) as comparison:
+        dirty = comparison.look_at(
+            plan.execute(f"{_QUERY} WHERE kind = 'dir' ORDER BY path").fetchall()
         )
-        start = max(f"{batch[-1][0]}\0", beyond)
-    for path in findings.cleared:
-        _check_cleared(plan, path)
-    return findings
+        for folder, changed_ns, is_touched in plan.execute("SELECT * FROM seen ORDER BY path"):
+            if is_touched:
+                comparison.findings.touched.add(folder)
+            if _changed_ns(folder) != changed_ns:
+                dirty.add(folder)
+        query = (
+            f"{_QUERY} WHERE path >= ? AND path < ? AND kind <> 'dir'"
+            " AND instr(substr(path, ?), '/') = 0 ORDER BY path"
+        )
+        for folder in sorted(dirty):
+            first, beyond = planfile.below(folder)
+            comparison.look_at(plan.execute(query, (first, beyond, len(first) + 1)).fetchall())
+    return comparison.findings
 
 
-def _is_as_committed(row: Sequence[object], found: os.stat_result) -> bool:
-    """Whether a file is as this application's committed revision left it."""
-    return (
-        row[2] == "file"
-        and found.st_mtime_ns == row[8]
-        and found.st_size == row[7]
-        and found.st_mode == row[4] | stat.S_IFREG  # type: ignore[operator]
-        and found.st_uid == row[5]
-        and found.st_gid == row[6]
-    )
+def _changed_ns(folder: str) -> int:
+    """When entries of a folder changed last; 0 if it cannot be told, -1 if there is no folder."""
+    try:
+        status = os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    if not stat.S_ISDIR(status.st_mode):
+        return -1
+    return status.st_ctime_ns if status.st_ctime_ns < time.time_ns() - _SETTLED_NS else 0
 
 
-def _nothing_below(plan: sqlite3.Connection, bounds: tuple[str, str], *, first: bool) -> None:
-    plan.execute(
-        "UPDATE actions SET was = NULL, intact = intact AND ?,"
-        " action = CASE WHEN ours = 3 THEN action WHEN kind = 'dir' THEN 'mkdir' ELSE 'add' END"
-        " WHERE path >= ? AND path < ? AND ours <> -1"
-        " AND (was IS NOT NULL OR intact > ? OR action NOT IN ('add', 'mkdir'))",
-        (not first, *bounds, not first),
-    )
+class _Comparison:
+    """One comparison on its way.
 
+    seen: the folders that were looked into, with the time of their last change.
+    beyond: the end of the paths below the last folder that is missing.
+    """
 
-def _choose(
-    plan: sqlite3.Connection,
-    row: _Row,
-    found: os.stat_result | None,
-    behavior: FileExistsBehavior,
-    findings: Findings,
-    updates: list[tuple[object, ...]],
-) -> None:
-    was = None if found is None else kind_of(found.st_mode)
-    intact = found is not None and row.ours > 0 and _is_intact(row, found)
-    action = _action(row, found, was, intact=intact)
-    mtime_ns = None
-    if action is None:
-        assert found is not None
-        action, detail = _for_stranger(row, found, behavior)
-        if action is Action.ADOPT:
-            mtime_ns = found.st_mtime_ns
-        if action is Action.CONFLICT:
-            planfile.add_finding(plan, "conflict", detail, path=row.path)
-    elif action is Action.CONFLICT:
-        planfile.add_finding(plan, "conflict", _mismatch(row, was), path=row.path)
-    if found is not None and row.ours > 0 and row.intact and _is_edited(row, found):
-        findings.changed += 1
-        if len(findings.listed) < _LISTED:
-            findings.listed.append(row.path)
-    if action is Action.REPLACE and row.ours == 0:
-        findings.replaced += 1
-    if action is Action.REPLACE and was == "dir" and row.kind != "dir":
-        findings.cleared.append(row.path)
-    if action not in NOT_TOUCHED and (was is not None or row.ours != 3):
-        findings.touched.add(walk.split(row.path)[0])
-    if (action, was, mtime_ns) != (row.action, row.was, None) or intact < row.intact:
-        updates.append((action, was, intact, mtime_ns, row.path))
+    def __init__(
+        self,
+        plan: sqlite3.Connection,
+        behavior: FileExistsBehavior,
+        cancel: Cancel,
+        *,
+        is_first: bool,
+    ) -> None:
+        self.findings = Findings()
+        self.seen: dict[str, int] = {}
+        self.beyond = ""
+        self._missing = ""
+        self._plan = plan
+        self._behavior = behavior
+        self._cancel = cancel
+        self._is_first = is_first
+        self._folders = walk.Folders()
+        self._folder = "\0"  # no path has it
+        self._descriptor: int | None = None
 
+    def close(self) -> None:
+        """Close what is open."""
+        self._folders.close()
 
-def kind_of(mode: int) -> str:
-    """file, dir, link or other, of a status's mode."""
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
-    return kinds.get(stat.S_IFMT(mode), "other")
+    def look_at(self, rows: Iterable[_Fast]) -> set[str]:
+        """Compare some paths, in their order; the folders that are there now and were not."""
+        self._cancel.check()
+        appeared = set()
+        updates: list[tuple[object, ...]] = []
+        for row in rows:
+            path = row[0]
+            if path < self.beyond and path.startswith(self._missing):
+                continue
+            cut = path.rfind("/")
+            if path[:cut] != self._folder:
+                self._enter(path[:cut])
+            found = None
+            try:  # noqa: SIM105 - suppress() takes as long as the stat
+                if self._descriptor is not None:
+                    name = path[cut + 1 :] or "."
+                    found = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                pass
+            if found is None and row[2] == "dir":
+                self._miss(row)
+            if (
+                found is not None
+                and row[1] == "keep"
+                and row[2] == "file"
+                and found.st_mtime_ns == row[3]
+                and found.st_size == row[4]
+                and found.st_mode == row[5]
+                and found.st_uid == row[6]
+                and found.st_gid == row[7]
+            ):
+                continue
+            if found is not None and row[1] == "mkdir":
+                appeared.add(path)
+            self._choose(Row._make(self._plan.execute(_FULL, (path,)).fetchone()), found, updates)
+        self._plan.executemany(
+            "UPDATE actions SET action = ?, was = ?, intact = intact AND ?,"
+            " old_mtime_ns = coalesce(?, old_mtime_ns) WHERE path = ?",
+            updates,
+        )
+        return appeared
 
+    def _enter(self, folder: str) -> None:
+        self._folder = folder
+        if self._is_first:
+            self.seen[folder or "/"] = _changed_ns(folder or "/")
+        try:
+            self._descriptor = self._folders.open(folder)
+        except (FileNotFoundError, NotADirectoryError):  # or a link of ours, which gives way
+            self._descriptor = None
+        except OSError as error:
+            text = f"cannot look into {folder}: {error.strerror}"
+            planfile.add_finding(self._plan, "problem", text, path=folder)
+            self._descriptor = None
 
-def _is_intact(row: _Row, found: os.stat_result) -> bool:
-    if row.old_kind == "dir":
-        return stat.S_ISDIR(found.st_mode)
-    if row.old_kind == "link":
-        return stat.S_ISLNK(found.st_mode) and _link_digest(row.path) == row.old_digest
-    return stat.S_ISREG(found.st_mode) and (
-        (found.st_mtime_ns, found.st_size, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-        == (row.old_mtime_ns, row.old_size, row.old_mode, row.old_uid, row.old_gid)
-    )
+    def _miss(self, row: _Fast) -> None:
+        """Nothing is below a folder that is missing: set it so, and look at none of it."""
+        self._missing, self.beyond = planfile.below(row[0])
+        if self._is_first or row[1] != Action.MKDIR:  # else they are set so already
+            self._plan.execute(
+                "UPDATE actions SET was = NULL, intact = intact AND ?,"
+                " action = CASE WHEN ours = 3 THEN action WHEN kind = 'dir' THEN 'mkdir'"
+                " ELSE 'add' END WHERE path >= ? AND path < ? AND ours <> -1"
+                " AND (was IS NOT NULL OR intact OR action NOT IN ('add', 'mkdir'))",
+                (not self._is_first, self._missing, self.beyond),
+            )
 
-
-def _is_edited(row: _Row, found: os.stat_result) -> bool:
-    """Whether the content of ours was changed by others. A new owner or mode is no such loss."""
-    if row.old_kind == "dir":
-        return False
-    if row.old_kind == "link" or not stat.S_ISREG(found.st_mode):
-        return not _is_intact(row, found)
-    return (found.st_mtime_ns, found.st_size) != (row.old_mtime_ns, row.old_size)
-
-
-def _link_digest(path: str) -> bytes:
-    return hashlib.sha256(os.fsencode(os.readlink(path))).digest()
-
-
-def _action(
-    row: _Row, found: os.stat_result | None, was: str | None, *, intact: bool
-) -> Action | None:
-    """The action for one path; None where something that is not ours is in the way."""
-    if row.ours == -1:
-        return Action.CONFLICT
-    if row.ours == 3:
-        return Action.RMDIR if row.kind == "dir" else Action.REMOVE
-    if found is None:
-        return Action.MKDIR if row.kind == "dir" else Action.ADD
-    is_ours = row.ours > 0 and was == row.old_kind
-    if row.kind == "dir":
-        if was == "dir":
-            if not is_ours:
-                return Action.MERGE
-            return Action.KEEP if row.ours == 1 and _has_wanted(row, found) else Action.REPLACE
-        return Action.REPLACE if is_ours else Action.CONFLICT
-    if was in ("dir", "other"):
-        return Action.REPLACE if is_ours else Action.CONFLICT
-    if row.ours == 0 or row.old_kind == "dir":
-        return None
-    return Action.KEEP if row.ours == 1 and intact else Action.REPLACE
-
-
-def _has_wanted(row: _Row, found: os.stat_result) -> bool:
-    """Whether owner, group and mode are as wanted, where anything is wanted."""
-    pairs = (
-        (row.mode, stat.S_IMODE(found.st_mode)),
-        (row.uid, found.st_uid),
-        (row.gid, found.st_gid),
-    )
-    return all(wanted is None or wanted == is_there for wanted, is_there in pairs)
-
-
-# what is there and not ours
-
-
-def _for_stranger(
-    row: _Row, found: os.stat_result, behavior: FileExistsBehavior
-) -> tuple[Action, str]:
-    """What file_exists_behavior means for a file or link that is not ours; why it is a conflict."""
-    if behavior is FileExistsBehavior.RETAIN:
-        return Action.RETAIN, ""
-    seen = (found.st_size, found.st_mtime_ns)
-    if row.action == Action.ADOPT and seen == (row.size, row.old_mtime_ns):
-        return Action.ADOPT, ""  # hashed when the plan was made
-    here = _digest(row.path, found)
-    if kind_of(found.st_mode) == row.kind and here == row.digest:
-        is_link = row.kind == "link"
-        same = is_link or (_has_wanted(row, found) and not row.is_special)
-        return (Action.ADOPT if same else Action.REPLACE), ""
-    if behavior is FileExistsBehavior.OVERWRITE:
-        return Action.REPLACE, ""
-    detail = f"sha256 {here.hex()[:12]} is here, {row.digest.hex()[:12]} in the bundle"
-    if kind_of(found.st_mode) != row.kind:
-        detail = _mismatch(row, kind_of(found.st_mode))
-    return Action.CONFLICT, detail
-
-
-def _digest(path: str, found: os.stat_result) -> bytes:
-    if stat.S_ISLNK(found.st_mode):
-        return _link_digest(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-_WORDS = {"file": "a file", "dir": "a folder", "link": "a symlink", "other": "a device or the like"}
-
-
-def _mismatch(row: _Row, was: str | None) -> str:
-    if was is None:
-        return "it belongs to the other application, though it is missing now"
-    if was == row.kind:
-        return f"{_WORDS[was]} is here"
-    return f"it is {_WORDS[was]} here, and {_WORDS[row.kind]} in the bundle"
+    def _choose(
+        self, row: Row, found: os.stat_result | None, updates: list[tuple[object, ...]]
+    ) -> None:
+        choice = choose.choose(row, found, self._behavior)
+        if choice.action is Action.CONFLICT:
+            planfile.add_finding(self._plan, "conflict", choice.detail, path=row.path)
+        findings = self.findings
+        if found is not None and row.ours > 0 and row.intact and choose.is_edited(row, found):
+            findings.changed += 1
+            if len(findings.listed) < _LISTED:
+                findings.listed.append(row.path)
+        if choice.action is Action.REPLACE and row.ours == 0:
+            findings.replaced += 1
+        if choice.action is Action.REPLACE and choice.was == "dir" and row.kind != "dir":
+            findings.cleared.append(row.path)
+            _check_cleared(self._plan, row.path)
+        if choice.action not in NOT_TOUCHED and (choice.was is not None or row.ours != 3):
+            findings.touched.add(walk.split(row.path)[0])
+        # what was intact when the plan was made is put back by an undo, whatever it is now
+        intact = choice.intact or not self._is_first
+        if (choice.action, choice.was) != (row.action, row.was) or choice.mtime_ns or not intact:
+            updates.append((choice.action, choice.was, intact, choice.mtime_ns, row.path))
 
 
 def _check_cleared(plan: sqlite3.Connection, path: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from agent.files import planfile
-from agent.files.permissions import Capture
+from agent.system.process import Captured
+
+Capture = Callable[[Sequence[str]], Captured]
+"""Runs a small command: process.capture_blocking, or a test's stand-in for a tool."""
 
 UNKNOWN = "unknown"
 

@@ -12,15 +12,10 @@ import grp
 import os
 import pwd
 import sqlite3
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from agent.files import planfile
-from agent.model.appspec import AclEntry, Permission
-from agent.system import process
-from agent.system.process import Captured
-
-Capture = Callable[[Sequence[str]], Captured]
+from agent.files import acl, planfile, selinux
+from agent.model.appspec import Permission
 
 EVERYTHING = "**"
 _KINDS = {"file": "file", "directory": "dir"}
@@ -44,17 +39,20 @@ def save_rules(plan: sqlite3.Connection, permissions: Sequence[Permission]) -> N
                 _owner_id(plan, each),
                 _group_id(plan, each),
                 bool(each.acls),
-                _context(each),
+                selinux.arguments(each.context),
             ),
         )
 
     @functools.cache
     def text(rule: int, mode: int, kind: str) -> str:
-        return acl_text(permissions[rule].acls, mode, kind)
+        return acl.acl_text(permissions[rule].acls, mode, kind)
 
     plan.create_function("acl_text", 3, text, deterministic=True)
     plan.create_function(
-        "acl_mode", 2, lambda rule, mode: acl_mode(permissions[rule].acls, mode), deterministic=True
+        "acl_mode",
+        2,
+        lambda rule, mode: acl.acl_mode(permissions[rule].acls, mode),
+        deterministic=True,
     )
 
 
@@ -92,18 +90,6 @@ def _group_id(plan: sqlite3.Connection, permission: Permission) -> int | None:
         )
         planfile.add_finding(plan, "problem", text, path=permission.object)
     return gid
-
-
-def _context(permission: Permission) -> str | None:
-    """Arguments for semanage fcontext. SELinux names have no blanks."""
-    if not permission.context:
-        return None
-    values = dict(permission.context)
-    words = ["-t", values.get("type", "")]
-    for option, key in (("-s", "name"), ("-r", "range")):
-        if values.get(key):
-            words += [option, values[key]]
-    return " ".join(words)
 
 
 # which permission applies
@@ -180,94 +166,3 @@ def check_rules(plan: sqlite3.Connection, permissions: Sequence[Permission]) -> 
         if number not in used:
             text = f"permissions of {path}: nothing that this revision installs is meant by it"
             planfile.add_finding(plan, "warning", text, path=path)
-
-
-# ACLs
-
-
-def acl_text(entries: Sequence[AclEntry], mode: int, kind: str) -> str:
-    """The whole ACL for setfacl: the entries, and the base entries as `mode` has them."""
-    base = _filled([entry for entry in entries if not entry.default], mode)
-    default = [entry for entry in entries if entry.default]
-    if default and kind == "dir":
-        base += [f"default:{each}" for each in _filled(default, mode)]
-    return ",".join(base)
-
-
-def _filled(entries: Sequence[AclEntry], mode: int) -> list[str]:
-    words = [f"{entry.kind}:{entry.name}:{entry.perms}" for entry in entries]
-    there = {(entry.kind, entry.name) for entry in entries}
-    for kind, bits in (("user", mode >> 6), ("group", mode >> 3), ("other", mode)):
-        if (kind, "") not in there:
-            words.append(f"{kind}::{_letters(bits)}")
-    if any(entry.name for entry in entries) and ("mask", "") not in there:
-        group = [entry.perms for entry in entries if (entry.kind, entry.name) == ("group", "")]
-        words.append(f"mask::{group[0] if group else _letters(mode >> 3)}")
-    return words
-
-
-def _letters(bits: int) -> str:
-    return "".join(letter if bits & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
-
-
-def acl_mode(entries: Sequence[AclEntry], mode: int) -> int:
-    """What the mode becomes: its group bits then show the mask."""
-    for entry in entries:
-        if entry.kind == "mask" and not entry.default:
-            bits = sum(
-                bit for letter, bit in (("r", 4), ("w", 2), ("x", 1)) if letter in entry.perms
-            )
-            return mode & ~0o070 | bits << 3
-    return mode
-
-
-def save_acls(plan: sqlite3.Connection, scratch: Path, capture: Capture) -> None:
-    """Let setfacl make each ACL once, on a scratch file, and keep what the kernel made of it."""
-    wanted = plan.execute(
-        "SELECT DISTINCT acl, kind FROM actions WHERE acl IS NOT NULL ORDER BY acl, kind"
-    ).fetchall()
-    for acl, kind in wanted:
-        probe = scratch / "acl-probe"
-        if kind == "dir":
-            probe.mkdir()
-        else:
-            probe.touch()
-        try:
-            answer = capture(("setfacl", "--set", acl, "--", str(probe)))
-            if answer.code == 0:
-                plan.execute("INSERT INTO acls VALUES (?, ?, ?, ?)", (acl, kind, *read_acls(probe)))
-        finally:
-            probe.rmdir() if kind == "dir" else probe.unlink()
-        if answer.code == 127:
-            text = "acls: this host has no setfacl; install it with: apt install acl"
-            planfile.add_finding(plan, "problem", text)
-            return
-        if answer.code != 0:
-            text = f"acls: cannot set {acl}: {answer.err or answer.out}"
-            planfile.add_finding(plan, "problem", text)
-
-
-def read_acls(path: Path | str) -> tuple[bytes | None, bytes | None]:
-    """Access and default ACL as the kernel keeps them; None where there is none."""
-    found: list[bytes | None] = []
-    for name in ("system.posix_acl_access", "system.posix_acl_default"):
-        try:
-            found.append(os.getxattr(path, name, follow_symlinks=False))
-        except OSError:  # no ACL, or a file system without ACLs
-            found.append(None)
-    return found[0], found[1]
-
-
-def check_context_tools(
-    plan: sqlite3.Connection, capture: Capture = process.capture_blocking
-) -> None:
-    """A problem for an SELinux context where the host cannot set one."""
-    if not plan.execute("SELECT 1 FROM actions WHERE context IS NOT NULL").fetchone():
-        return
-    for argv in (("semanage", "--help"), ("restorecon", "-n", "/")):
-        if capture(argv).code == 127:
-            text = (
-                f"context: this host has no {argv[0]}; install it with: apt install"
-                " policycoreutils policycoreutils-python-utils"
-            )
-            planfile.add_finding(plan, "problem", text)

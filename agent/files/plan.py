@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.files import compare, owners, permissions, planfile, volumes, wanted
-from agent.files.permissions import Capture
+from agent.files import acl, choose, compare, owners, planfile, selinux, volumes, wanted
+from agent.files.owners import Capture
 from agent.model.appspec import AppSpec, FileExistsBehavior
 from agent.model.errors import AgentError, Code
 from agent.model.release import Release
@@ -80,15 +80,15 @@ def make_plan(
         for text in problems:
             planfile.add_finding(plan, "problem", text)
         wanted.expand(plan, request.appspec, request.application)
-        found = compare.compare(plan, _behavior(request), first=True, cancel=cancel)
+        found = compare.compare(plan, _behavior(request), cancel)
         _name_applications(plan, request.application)
         owners.name_owners(plan, capture, replaced=found.replaced)
         _warn_of_changes(plan, found)
         _check_places(plan, request, found)
         if any(each.acls for each in request.appspec.permissions):
-            permissions.save_acls(plan, request.work_dir, capture)
+            acl.save_acls(plan, request.work_dir, capture)
         if any(each.context for each in request.appspec.permissions):
-            permissions.check_context_tools(plan, capture)
+            selinux.check_tools(plan, capture)
         volumes.tally(plan, volumes.Volumes(), request.release.tree)
         volumes.check_space(plan, request.limits)
         return _summary(plan)
@@ -167,11 +167,15 @@ def _summary(plan: sqlite3.Connection) -> Summary:
 def refuse(path: Path) -> None:
     """Raise AgentError (PLAN_REFUSED) that lists every conflict and problem, if there is one."""
     with planfile.opened(path) as plan:
-        refuse_findings(plan)
+        _refuse(plan, "nothing was touched", Code.PLAN_REFUSED)
 
 
-def refuse_findings(plan: sqlite3.Connection) -> None:
-    """The same for a plan that is open."""
+def refuse_late(plan: sqlite3.Connection) -> None:
+    """The same for a plan that is open, and was made before the hooks ran."""
+    _refuse(plan, "somebody put them there since the plan was made", Code.INSTALL_FAILED)
+
+
+def _refuse(plan: sqlite3.Connection, remark: str, code: Code) -> None:
     conflicts, problems = (
         plan.execute("SELECT count(*) FROM findings WHERE kind = ?", (kind,)).fetchone()[0]
         for kind in ("conflict", "problem")
@@ -190,9 +194,8 @@ def refuse_findings(plan: sqlite3.Connection) -> None:
         details.append(f"and {conflicts + problems - len(details)} more")
     counts = [(conflicts, "files in the way"), (problems, "problems")]
     raise AgentError(
-        f"cannot deploy: {' and '.join(f'{n} {what}' for n, what in counts if n)};"
-        " nothing was touched",
-        code=Code.PLAN_REFUSED,
+        f"cannot deploy: {' and '.join(f'{n} {what}' for n, what in counts if n)}; {remark}",
+        code=code,
         details=tuple(details),
         remedy=_remedy(plan) if conflicts else "Correct them, then run: agentctl retry",
     )
@@ -222,7 +225,7 @@ def plan_report(path: Path, *, limit: int = 1000) -> dict[str, Any]:
     with planfile.opened(path) as plan:
         summary = _summary(plan)
         changed = (
-            f"action NOT IN ({', '.join(repr(str(each)) for each in sorted(compare.NOT_TOUCHED))})"
+            f"action NOT IN ({', '.join(repr(str(each)) for each in sorted(choose.NOT_TOUCHED))})"
             " AND (ours <> 3 OR was IS NOT NULL)"
         )
         total = plan.execute(f"SELECT count(*) FROM actions WHERE {changed}").fetchone()[0]  # noqa: S608

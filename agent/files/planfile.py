@@ -33,9 +33,12 @@ CREATE TABLE actions (
     old_kind TEXT, old_mode INTEGER, old_uid INTEGER, old_gid INTEGER, old_size INTEGER,
     old_mtime_ns INTEGER, old_digest BLOB, old_source TEXT, old_context TEXT
 ) WITHOUT ROWID;
+CREATE TABLE seen (
+    path TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL, is_touched INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE folders (
     path TEXT PRIMARY KEY, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, access_acl BLOB, default_acl BLOB
+    mtime_ns INTEGER NOT NULL, is_own INTEGER NOT NULL, access_acl BLOB, default_acl BLOB
 ) WITHOUT ROWID;
 CREATE TABLE places (volume TEXT PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE acls (
@@ -69,7 +72,10 @@ CREATE TABLE words (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
   intact   it was as committed when the plan was made; undo puts it back even if a hook took it
   was      what is there now: file, dir, link, other; NULL: nothing
   old_...  as committed, where that differs from what is wanted; of an adopted file, its mtime_ns
-folders: folders that existed, and whose times or permissions change; as they were.
+seen: the folders that the plan looked into, when their entries changed last (0: just then, -1:
+  there was none), and whether something in them will change.
+folders: folders that existed, and in which something changes; as they were. is_own: their
+  permissions change, too, or they are removed.
 places: by volume, the folder that takes what is replaced and removed there.
 acls: an ACL in words, and as the kernel keeps it.
 tally: how many paths of each sort there are on each mount, when the plan was made.

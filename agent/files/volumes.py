@@ -25,11 +25,12 @@ class Volumes:
         text = _MOUNTS.read_text(errors="surrogateescape") if _MOUNTS.exists() else ""
         points = {_unescape(line.split(" ")[4]) for line in text.splitlines()} | {"/"}
         self.mounts = sorted(points, key=len, reverse=True)
+        self._bases = [(mount, planfile.below(mount)[0]) for mount in self.mounts]
 
     def mount_of(self, path: str) -> str:
         """The mount point above a path, which itself need not exist."""
-        for mount in self.mounts:
-            if path == mount or path.startswith(planfile.below(mount)[0]):
+        for mount, base in self._bases:
+            if path == mount or path.startswith(base):
                 return mount
         return "/"
 

@@ -183,4 +183,5 @@ def _check_header(top: dict[str, object], found: Findings) -> None:
 
 
 def _behavior(value: object) -> FileExistsBehavior | None:
-    return FileExistsBehavior(str(value)) if value in set(FileExistsBehavior) else None
+    is_known = isinstance(value, str) and value in set(FileExistsBehavior)
+    return FileExistsBehavior(str(value)) if is_known else None

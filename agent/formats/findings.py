@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from agent.formats import schema, wording, yamldoc
 from agent.formats.yamldoc import Path
 from agent.model.appspec import Problem, Severity
+
+_MOST_SHOWN = 100
 
 
 class Findings:
@@ -52,8 +55,19 @@ class Findings:
         self._problems[Problem(severity, self.document.file, *place, text, suggestion)] = None
 
     def sorted(self) -> tuple[Problem, ...]:
-        """All problems in the order of the file."""
-        return tuple(sorted(self._problems, key=lambda each: (each.line, each.column)))
+        """The problems in the order of the file: at most 100 errors and as many warnings."""
+        shown: list[Problem] = []
+        for severity in Severity:
+            each = sorted(filter(lambda one: one.severity is severity, self._problems), key=_place)
+            shown += each[:_MOST_SHOWN]
+            if len(each) > _MOST_SHOWN:
+                message = f"and {len(each) - _MOST_SHOWN} more like this, from here on"
+                shown.append(replace(each[_MOST_SHOWN], message=message, suggestion=""))
+        return tuple(sorted(shown, key=_place))
+
+
+def _place(problem: Problem) -> tuple[int, int]:
+    return (problem.line, problem.column)
 
 
 def label(path: Path) -> str:

@@ -82,7 +82,8 @@ def _timeout(path: Path, value: object, found: Findings) -> float:
     else:
         seconds = int(value)
         if not re.fullmatch(r"[1-9][0-9]*(\.[0-9]+)?|0(\.[0-9]*)?|-.*", written):
-            found.warn(path, f"{written} is read as {seconds} seconds", f"write {seconds}")
+            hint = "write it without the 0" if written.startswith("0") else f"write {seconds}"
+            found.warn(path, f"{written} is read as {seconds} seconds", hint)
     if not 1 <= seconds <= _LONGEST_TIMEOUT:
         found.error(path, f"must be from 1 to {_LONGEST_TIMEOUT} seconds, is {written}")
     return float(seconds)

@@ -71,18 +71,18 @@ class InstalledPaths:
                     break
         for destination, sources in self._folders.items():
             for source, index in sources[:_MOST_COMPARED]:
-                common, number = self._meets(destination, source, index)
-                if common:
-                    yield max(index, number), posixpath.join(destination, common)
+                path, number = self._meets(destination, source, index)
+                if path:
+                    yield max(index, number), posixpath.join(destination, path)
 
     def _meets(self, destination: str, source: str, index: int) -> tuple[str, int]:
         """A path that a mapping and another one both install below a destination, or ""."""
         others = itertools.islice(self._sources(destination), _MOST_COMPARED)
         for folder, other, number in others:
             if folder != destination or number < index:  # each pair once
-                common = self._common(source, other, 0)
-                if common:
-                    return common, number
+                path = self._meeting(source, other, 0)
+                if path:
+                    return path, number
         return "", index
 
     def _sources(self, path: str) -> Iterator[tuple[str, str, int]]:
@@ -93,7 +93,7 @@ class InstalledPaths:
                 inner = posixpath.normpath(posixpath.join(source, rest))
                 yield folder, "" if inner == "." else inner, index
 
-    def _common(self, one: str, other: str, depth: int) -> str:
+    def _meeting(self, one: str, other: str, depth: int) -> str:
         """A path that two folders of the tree both have, and not as folders; else ""."""
         if depth > _DEEPEST:
             return ""
@@ -101,7 +101,7 @@ class InstalledPaths:
             both = (posixpath.join(one, name), posixpath.join(other, name))
             if any(self._tree.kind(path) != "folder" for path in both):
                 return name
-            inner = self._common(*both, depth + 1)
+            inner = self._meeting(*both, depth + 1)
             if inner:
                 return f"{name}/{inner}"
         return ""

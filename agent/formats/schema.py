@@ -18,8 +18,6 @@ from agent.formats import wording
 
 Path = tuple[str | int, ...]
 
-MAX_FINDINGS = 100
-
 _KINDS = {
     "array": "a list",
     "object": "a mapping (keys with values)",
@@ -53,16 +51,14 @@ def _not_written(_path: Path) -> str:
 def validate(
     value: object, schema_name: str, *, written: Callable[[Path], str] = _not_written
 ) -> list[Finding]:
-    """What is wrong with a value by the schema "appspec" or "agent"; at most 100 findings.
+    """What is wrong with a value by the schema "appspec" or "agent".
 
     written: the text of a value as it stands in its file, if that differs from the value's own.
     """
     found: dict[Finding, None] = {}
-    errors = _validator(schema_name).iter_errors(value)
-    for error in itertools.islice(errors, MAX_FINDINGS):
-        for finding in itertools.islice(_findings(error, written), MAX_FINDINGS):
-            found[finding] = None
-    return list(found)[:MAX_FINDINGS]
+    for error in _validator(schema_name).iter_errors(value):
+        found.update(dict.fromkeys(_findings(error, written)))
+    return list(found)
 
 
 @functools.cache
@@ -155,7 +151,7 @@ def _hint_type(kinds: list[str], instance: object, rules: dict[str, Any]) -> str
         return f"put a blank after the colon: {glued[1]}: {wording.shortened(glued[2])}"
     if "object" in kinds and isinstance(instance, str) and len(rules.get("required", ())) == 1:
         return f"write {rules['required'][0]}: {wording.shortened(instance)}"
-    if kinds[0] == "string" and len(kinds) < 3 and isinstance(instance, int | float):
+    if set(kinds) <= {"string", "null"} and isinstance(instance, int | float):
         return "put it in quotes"
     return ""
 

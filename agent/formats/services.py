@@ -49,8 +49,9 @@ def _status(path: Path, value: object, found: Findings) -> StatusCheck | None:
     version = value.get("version")
     if version is not None:
         given["version"] = version if isinstance(version, str) and version != "off" else ""
-    if value.get("match") in set(Match):
-        given["match"] = Match(str(value["match"]))
+    match = findings.text(value.get("match"))
+    if match in set(Match):
+        given["match"] = Match(match)
     url = findings.text(value.get("url"))
     fault = _url_fault(url)
     if url and fault:

@@ -17,6 +17,8 @@ from agent.model.appspec import LifecycleEvent
 SECTIONS = ("version", "os", "files", "permissions", "hooks", "file_exists_behavior", "services")
 NEVER_RUN = ("Install", "DownloadBundle", "AllowTraffic", "BlockTraffic")
 
+_MOST_COMPARED = 100  # unknown keys at the top level: each comparison takes time
+
 # Where an unknown key belongs. Keys of an entry of `files` are ignored by AWS, not refused.
 _MISPLACED = {
     "overwrite": "write file_exists_behavior: OVERWRITE at the top level",
@@ -47,16 +49,15 @@ _SHARED = (
 def check_top_level(top: dict[str, object], found: Findings) -> None:
     """Events that are not below hooks, and keys that are nearly a section's name."""
     unknown = [key for key in top if key not in SECTIONS and not key.startswith("x-")]
-    for key in itertools.islice(unknown, 100):
+    for number, key in enumerate(unknown):
         if key in set(LifecycleEvent) or key in NEVER_RUN:
-            message = "is a lifecycle event beside hooks, not below it: its scripts would never run"
-            if "hooks" not in top:
-                message = "is a lifecycle event at the top level: its scripts would never run"
+            where = "beside hooks, not below it" if "hooks" in top else "at the top level"
+            message = f"is a lifecycle event {where}: its scripts would never run"
             found.error((key,), message, "indent it below hooks:", at_key=True)
-            continue
-        near = wording.did_you_mean(key, SECTIONS)
-        if near:
-            found.warn((key,), "unknown key, which is ignored", near, at_key=True)
+        elif number < _MOST_COMPARED:
+            near = wording.did_you_mean(key, SECTIONS)
+            if near:
+                found.warn((key,), "unknown key, which is ignored", near, at_key=True)
 
 
 def misplaced(key: str) -> str:

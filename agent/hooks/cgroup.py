@@ -18,8 +18,10 @@ from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark
 from agent.hooks.group import GroupBackend, settled
 from agent.model.errors import Code, from_os_error
 from agent.system import process, processes
+from agent.system.cancel import Cancel
 from agent.system.process import Command, Output
-from agent.system.processes import Process
+from agent.system.processes import Identity, Process
+from agent.system.threads import run_blocking
 
 _FOLDER = "deploy-agent"
 # The hook's user may not write into cgroup.procs, but a descriptor that root opened may be used
@@ -62,8 +64,8 @@ class CgroupBackend:
     ) -> HookEnd:
         """See HookBackend."""
         leaf = Leaf(self._parent / mark.name, begun=begun)
-        entrance = await asyncio.to_thread(self._make, leaf)
         try:
+            entrance = await run_blocking(Cancel(), leaf.open)
             completed = await process.run(
                 dataclasses.replace(
                     command,
@@ -75,15 +77,17 @@ class CgroupBackend:
                 output=output,
                 tree=leaf,
             )
+        except asyncio.CancelledError:
+            await self.stop(dataclasses.replace(mark, known=leaf.known))
+            raise
         finally:
-            os.close(entrance)
+            leaf.close()
         if HookEnd(completed, ()).is_success:
             left_over = await asyncio.to_thread(settled, leaf)
+            await asyncio.to_thread(self._remove_empty)
         else:
-            known = (leaf.main.identity,) if leaf.main else ()
-            await self.stop(dataclasses.replace(mark, known=known))
+            await self.stop(dataclasses.replace(mark, known=leaf.known))
             left_over = await asyncio.to_thread(leaf.members)
-        await asyncio.to_thread(self._remove_empty)
         return HookEnd(completed, tuple(left_over))
 
     async def stop(self, mark: HookMark) -> list[str]:
@@ -92,16 +96,6 @@ class CgroupBackend:
         ended += await self._by_marks.stop(mark)
         await asyncio.to_thread(self._remove_empty)
         return ended
-
-    def _make(self, leaf: Leaf) -> int:
-        """Make the leaf; its cgroup.procs, open for writing. Raises AgentError."""
-        try:
-            leaf.path.mkdir(parents=True, exist_ok=True)
-            return os.open(leaf.path / "cgroup.procs", os.O_WRONLY)
-        except OSError as error:
-            raise from_os_error(
-                error, f"make the cgroup {leaf.path}", code=Code.HOOK_NOT_RUNNABLE
-            ) from error
 
     def _remove_empty(self) -> None:
         """Remove the leaves in which nothing runs any more, of earlier hooks too."""
@@ -114,12 +108,28 @@ class Leaf:
 
     def __init__(self, path: Path, *, begun: Callable[[Process], None] | None = None) -> None:
         self.path = path
-        self.main: Process | None = None
+        self.known: tuple[Identity, ...] = ()
         self._begun = begun
+        self._entrance = -1
+
+    def open(self) -> int:
+        """Make it; its cgroup.procs, open for writing until close(). Raises AgentError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._entrance = os.open(self.path / "cgroup.procs", os.O_WRONLY)
+        except OSError as error:
+            doing = f"make the cgroup {self.path}"
+            raise from_os_error(error, doing, code=Code.HOOK_NOT_RUNNABLE) from error
+        return self._entrance
+
+    def close(self) -> None:
+        """Close what open() opened."""
+        if self._entrance >= 0:
+            os.close(self._entrance)
 
     def begin(self, main: Process) -> None:
         """Remember the main process."""
-        self.main = main
+        self.known = (main.identity,)
         if self._begun is not None:
             self._begun(main)
 

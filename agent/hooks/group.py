@@ -42,7 +42,6 @@ class GroupBackend:
         begun: Callable[[Process], None],
     ) -> HookEnd:
         """See HookBackend."""
-        await asyncio.to_thread(_adopt_orphans)
         tree = HookProcesses(mark, begun=begun)
         await asyncio.to_thread(tree.look_around)
         completed = await process.run(
@@ -79,7 +78,8 @@ class HookProcesses:
         self._groups: set[int] = set()
 
     def look_around(self) -> None:
-        """Remember who is there before the hook begins."""
+        """Remember who is there before the hook begins; be the parent of all that it leaves."""
+        _adopt_orphans()
         table = processes.read_table()
         self._before = frozenset(each.identity for each in table.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from agent.archive import copying, folder, kinds
+from agent.archive import fetch_copy, folder, kinds
 from agent.model.errors import AgentError, Code, TransientError, from_os_error
 from agent.model.release import Layout
 from agent.steps.context import Context, Result
@@ -18,12 +18,12 @@ async def do(ctx: Context) -> Result:
         return Result(note="the release is on this host already")
     if ctx.deployment.revision.digest and ctx.release.bundle.exists():
         return Result(note="the bundle is on this host already")
-    digest, size = await run_blocking(ctx.cancel, _fetch, ctx)
-    revision = dataclasses.replace(ctx.deployment.revision, digest=digest)
-    return Result(note=f"{size} bytes, sha256 {digest[:12]}", revision=revision)
+    copied = await run_blocking(ctx.cancel, _fetch, ctx)
+    revision = dataclasses.replace(ctx.deployment.revision, digest=copied.sha256)
+    return Result(note=f"{copied.size} bytes, sha256 {copied.sha256[:12]}", revision=revision)
 
 
-def _fetch(ctx: Context) -> tuple[str, int]:
+def _fetch(ctx: Context) -> fetch_copy.Copied:
     source = Path(ctx.deployment.revision.bundle)
     partial = Layout(ctx.settings.state_dir).bundles / f"{ctx.deployment.id}.partial"
     partial.unlink(missing_ok=True)
@@ -42,12 +42,19 @@ def _fetch(ctx: Context) -> tuple[str, int]:
         raise
 
 
-def _into_store(ctx: Context, source: Path, partial: Path) -> tuple[str, int]:
+def _into_store(ctx: Context, source: Path, partial: Path) -> fetch_copy.Copied:
     limits = ctx.settings.limits
-    options = {"limits": limits, "cancel": ctx.cancel, "progress": ctx.progress}
     if kinds.detect(source) is kinds.Kind.DIRECTORY:
-        digest, size = folder.pack_folder(source, partial, **options)
+        copied = folder.pack_folder(
+            source, partial, limits=limits, cancel=ctx.cancel, progress=ctx.progress
+        )
     else:
-        digest, size = copying.copy_hashed(source, partial, **options)
-    partial.rename(partial.with_name(digest))
-    return digest, size
+        copied = fetch_copy.copy_hashed(
+            source,
+            partial,
+            limit_bytes=limits.bundle_bytes,
+            cancel=ctx.cancel,
+            progress=ctx.progress,
+        )
+    partial.rename(partial.with_name(copied.sha256))
+    return copied

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.archive import releases
+from agent.archive import removal
 from agent.files import restore
 from agent.model.errors import Code, from_os_error
 from agent.model.release import Layout
@@ -27,7 +27,7 @@ def _prune(ctx: Context) -> Result:
         for path in _doomed(layout, keep):
             ctx.cancel.check()
             if path.is_dir() and not path.is_symlink():
-                releases.remove_tree(path, ctx.cancel)
+                removal.remove_tree(path, ctx.cancel)
             else:
                 path.unlink(missing_ok=True)
             removed += 1

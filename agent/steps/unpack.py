@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.archive import releases, unpack
+from agent.archive import removal, unpack
 from agent.model.errors import Code, from_os_error
 from agent.model.release import Release
 from agent.steps.context import Context, Result
@@ -35,7 +35,7 @@ def _partial(release: Release) -> tuple[Path, Path]:
 def _unpack(ctx: Context) -> Result:
     tree, index = _partial(ctx.release)
     try:
-        releases.remove_tree(tree, ctx.cancel)
+        removal.remove_tree(tree, ctx.cancel)
         for stale in (index, ctx.release.index):
             stale.unlink(missing_ok=True)
         reuse = None
@@ -64,6 +64,6 @@ def _unpack(ctx: Context) -> Result:
 
 def _remove(ctx: Context) -> None:
     for tree in (ctx.release.tree, _partial(ctx.release)[0]):
-        releases.remove_tree(tree, ctx.cancel)
+        removal.remove_tree(tree, ctx.cancel)
     for index in (ctx.release.index, _partial(ctx.release)[1]):
         index.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 _PIECE_BYTES = 8 * 1024  # a line longer than this is shown in pieces
@@ -118,19 +119,22 @@ class HookOutput:
     def close(self) -> None:
         """Write what is held. May block for the rendering of 256 KiB."""
         with self._lock:
-            held = self._rendered_tail()
+            newest: deque[tuple[int, bytes]] = deque()
             room = self._tail_limit
-            first = len(held)
-            while first > 0 and len(held[first - 1][1]) <= room:
-                first -= 1
-                room -= len(held[first][1])
-            left_out = self._left_out + sum(size for size, _ in held[:first])
+            for size, rendered in self._rendered_tail():
+                newest.append((size, rendered))
+                room -= len(rendered)
+                while room < 0:
+                    left_out, dropped = newest.popleft()
+                    self._left_out += left_out
+                    room += len(dropped)
             note = b""
-            if left_out:
-                note = f"{_now()} {self._source} [agent] … {left_out} bytes left out …\n".encode()
+            if self._left_out:
+                text = f"{_now()} {self._source} [agent] … {self._left_out} bytes left out …\n"
+                note = text.encode()
             self._tail.clear()
-            if held or note:
-                self._log.append(note + b"".join(rendered for _, rendered in held[first:]))
+            if newest or note:
+                self._log.append(note + b"".join(rendered for _, rendered in newest))
 
     def last_lines(self, count: int = 10) -> tuple[str, ...]:
         """The last lines that are not blank, each of bounded length; complete after close()."""
@@ -154,29 +158,30 @@ class HookOutput:
             self._log.append(bytes(rendered))
 
     def _hold(self, stream: str, chunk: bytes) -> None:
+        """Hold the newest bytes; the oldest ones make room."""
         if not chunk:
             return
-        if len(chunk) > self._tail_limit:
-            self._left_out += len(chunk) - self._tail_limit
-            chunk = chunk[len(chunk) - self._tail_limit :]
         self._tail.append((_now(), stream, chunk))
         self._tail_bytes += len(chunk)
         while self._tail_bytes > self._tail_limit or len(self._tail) > _TAIL_CHUNKS:
-            dropped = len(self._tail.popleft()[2])
+            when, whose, oldest = self._tail.popleft()
+            excess = self._tail_bytes - self._tail_limit
+            dropped = min(len(oldest), excess) if excess > 0 else len(oldest)
+            if dropped < len(oldest):
+                self._tail.appendleft((when, whose, oldest[dropped:]))
             self._tail_bytes -= dropped
             self._left_out += dropped
 
-    def _rendered_tail(self) -> list[tuple[int, bytes]]:
+    def _rendered_tail(self) -> Iterator[tuple[int, bytes]]:
         """Of each line that is held or has no end yet: its size as it came, and as written."""
-        lines = []
         for when, stream, chunk in self._tail:
             pieces, self._begun[stream] = _cut(self._begun.get(stream, b"") + chunk)
-            lines += [(len(piece), self._render(when, stream, piece)) for piece in pieces]
+            for piece in pieces:
+                yield len(piece), self._render(when, stream, piece)
         for stream, begun in self._begun.items():
             if begun:
-                lines.append((len(begun), self._render(_now(), stream, begun)))
+                yield len(begun), self._render(_now(), stream, begun)
         self._begun.clear()
-        return lines
 
     def _render(self, when: str, stream: str, piece: bytes) -> bytes:
         text = plain(piece.rstrip(b"\r\n").decode(errors="replace"))

@@ -135,6 +135,7 @@ async def run(
     ends like a shell's: exit code 127 where it does not exist, else 126.
     """
     whole = tree or ProcessGroup()
+    ended: asyncio.Future[tuple[int, float]] | None = None
     try:
         try:
             child = await run_blocking(Cancel(), _start, command, whole, output)
@@ -146,10 +147,12 @@ async def run(
         if timed_out:
             await end(whole, grace_seconds)
         done, _ = await asyncio.wait([ended], timeout=_KILL_SECONDS)
-        code, seconds = ended.result() if done else (None, time.monotonic() - child.began)
     except asyncio.CancelledError:
         await end(whole, grace_seconds)
+        if ended is not None:  # so that its last words are in the output
+            await asyncio.wait([ended], timeout=_KILL_SECONDS)
         raise
+    code, seconds = ended.result() if done else (None, time.monotonic() - child.began)
     return Completed(
         exit_code=code if code is None or code >= 0 else None,
         signal=signal.Signals(-code) if code is not None and code < 0 else None,
@@ -262,8 +265,9 @@ class _Child(threading.Thread):
         finally:
             for pipe in self._pipes:
                 os.close(pipe)
-            if not self.ended.done():
+            if not self.ended.done():  # a fault of ours, or of the caller's `output`
                 self.ended.set_exception(RuntimeError("the output of a child was not read"))
+                children.wait(self._popen)
 
     def _until_ended(self, selector: selectors.BaseSelector) -> None:
         while not self.main_ended.is_set():
@@ -312,7 +316,14 @@ def _start(command: Command, tree: Tree, output: Output | None) -> _Child:
     finally:
         for pipe in writing:
             os.close(pipe)
-    child = _Child(popen, dict(zip(reading, ("stdout", "stderr"), strict=True)), output)
+    try:
+        child = _Child(popen, dict(zip(reading, ("stdout", "stderr"), strict=True)), output)
+    except OSError:  # no descriptor left to watch it by
+        popen.kill()
+        children.wait(popen)
+        for pipe in reading:
+            os.close(pipe)
+        raise
     child.start()
     main = processes.read_process(popen.pid)
     if main is not None:

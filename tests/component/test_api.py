@@ -25,10 +25,12 @@ WAITING_HOOK = (
 @pytest.fixture
 def host(state_dir: Path) -> Iterator[AgentHost]:
     host = AgentHost(state_dir)
-    host.start()
-    assert host.deploy(make_bundle(state_dir, "1"))["outcome"] == "succeeded"
-    yield host
-    host.clear()
+    try:
+        host.start()
+        host.deploy_good(make_bundle(state_dir, "1"))
+        yield host
+    finally:
+        host.clear()
 
 
 def refusal(host: AgentHost, method: str, path: str, body: object = None) -> tuple[int, dict]:

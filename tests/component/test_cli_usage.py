@@ -41,7 +41,7 @@ def test_help_names_every_command() -> None:
     assert agentctl().returncode == 2
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "lint"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command: str) -> None:
     done = agentctl(command, "--help")
     assert done.returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -28,7 +27,6 @@ if os.fork() == 0:
     while time.monotonic() < end:
         if os.fork():
             os._exit(0)
-        os.utime(os.environ["RELEASE_DIR"])
         time.sleep(0.005)
 time.sleep(1000)
 """
@@ -78,9 +76,8 @@ while not all(os.path.exists(f"{{here}}/{{name}}") for name in ("deaf", "bare"))
 async def test_hook_that_forks_while_it_is_killed(state_dir: Path, backend: str) -> None:
     scene = Scene(state_dir, backend)
     await scene.failure(RACER, timeout_seconds=0.5)
-    touched = scene.tree.stat().st_mtime_ns
-    await asyncio.sleep(0.1)  # twenty of its lives
-    assert scene.tree.stat().st_mtime_ns == touched
+    # one look may miss it, as ours may: not all of thirty
+    assert not any(_of_deployment(scene.id) for _ in range(30))
 
 
 async def test_fork_flood_is_ended(state_dir: Path, backend: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,9 @@ def killed(state_dir: Path, backend: str) -> Iterator[Scene]:
     agent.kill()
     assert agent.wait() == -signal.SIGKILL
     yield scene
-    subprocess.run(["kill", "-KILL", *(str(scene.pid(each)) for each in ("bare",))], check=False)
+    for name in ("bare", "service"):
+        if is_alive(scene.pid(name)):
+            os.kill(scene.pid(name), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

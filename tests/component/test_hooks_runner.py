@@ -134,7 +134,7 @@ async def test_exit_75_is_tried_again_within_the_timeout(scene: Scene) -> None:
 
 
 async def test_abort_ends_the_running_hook(scene: Scene) -> None:
-    scene.script("echo $$ > pid; sleep 1000")
+    scene.script("trap 'echo last words; exit' TERM; echo $$ > pid; sleep 1000 & wait")
     running = asyncio.create_task(scene.run_all(["run.sh"]))
     await wait_until_async(lambda: scene.pid("pid"))
     assert scene.runner.stop_running("asked for by anna")
@@ -142,6 +142,7 @@ async def test_abort_ends_the_running_hook(scene: Scene) -> None:
         await running
     assert caught.value.code is Code.ABORTED
     assert not is_alive(scene.pid("pid"))
+    assert "[stdout] last words" in scene.read_log()
     assert not scene.runner.stop_running("again")
 
 

@@ -28,12 +28,14 @@ LATE_ROWS = [pytest.param(row, id=row.name.value) for row in AFTERWARDS]
 def host(state_dir: Path) -> Iterator[AgentHost]:
     """A host on which version 1 serves; the agent is stopped."""
     host = AgentHost(state_dir)
-    host.start()
-    assert host.deploy(make_bundle(state_dir, "1"))["outcome"] == "succeeded"
-    assert host.serving() == "1"
-    host.stop()
-    yield host
-    host.clear()
+    try:
+        host.start()
+        host.deploy_good(make_bundle(state_dir, "1"))
+        assert host.serving() == "1"
+        host.stop()
+        yield host
+    finally:
+        host.clear()
 
 
 def fault(row: Row | str, at: str, how: str) -> dict[str, str]:

@@ -19,8 +19,10 @@ ROUNDS = 30  # of each seed: 120 in all
 @pytest.fixture
 def host(state_dir: Path) -> Iterator[AgentHost]:
     host = AgentHost(state_dir, "starts: 100\n")
-    yield host
-    host.clear()
+    try:
+        yield host
+    finally:
+        host.clear()
 
 
 def many_files(version: str) -> dict[str, str]:

@@ -22,9 +22,11 @@ def host(state_dir: Path) -> Iterator[AgentHost]:
     drop.mkdir()
     source = f"sources: [{{type: directory, path: {drop}, application: service}}]\n"
     host = AgentHost(state_dir, source)
-    host.start()
-    yield host
-    host.clear()
+    try:
+        host.start()
+        yield host
+    finally:
+        host.clear()
 
 
 def drop(host: AgentHost, version: str, **options: object) -> Path:

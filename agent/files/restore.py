@@ -1,0 +1,273 @@
+"""Take an install back, exactly: from the plan and what was kept, whatever moment it ended at.
+
+What an action was about to do is in the plan before it is done, and what was there has a second
+name before it is replaced. So each path is put back by looking at it, and doing that twice, or
+after a crash in it, does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.files import acl, apply, copying, heal, make, planfile, selinux, walk
+from agent.files.choose import Action
+from agent.files.kept import Kept, kept_name
+from agent.files.owners import Capture
+from agent.model.errors import AgentError, Code
+from agent.system.cancel import Cancel
+
+_CHECKED = 500  # paths between two looks at cancel
+_LISTED = 100  # failures; undo goes on after each
+_MADE = "action IN ('add', 'mkdir')"
+_END = "\U0010ffff"  # sorts behind every path
+
+
+def undo(work_dir: Path, *, capture: Capture, cancel: Cancel) -> None:
+    """Put back what the install of work_dir/plan.db changed, and what hooks took of ours.
+
+    Nothing that is not ours is removed: a folder that was made stays if others use it. May run
+    again; does nothing where there is no plan. Blocks. Raises AgentError (INSTALL_FAILED) with
+    every path that could not be put back, after the others were.
+    """
+    path = work_dir / planfile.NAME
+    if not path.exists():
+        return
+    with planfile.opened(path, cancel) as plan:
+        words = planfile.load_words(plan)
+        if "undone" in words:
+            return
+        failures: list[str] = []
+        if "started" in words:
+            planfile.save_words(plan, undoing="yes")
+            with closing(_Undo(plan, work_dir, words, capture, cancel)) as work:
+                failures += work.run()
+        failures += heal.heal(plan, words, cancel)
+        if "started" in words:
+            _remove_empty_places(plan)
+            failures += _put_folders_back(plan)
+        apply.sync(plan, work_dir)
+        if failures:
+            raise AgentError(
+                f"cannot put back all files: {len(failures)} failed",
+                code=Code.INSTALL_FAILED,
+                details=tuple(failures[:_LISTED]),
+                remedy="Put these back by hand, then deploy a good revision: agentctl deploy",
+            )
+        if "started" in words:
+            planfile.save_words(plan, undone="yes", undoing="", started="")
+
+
+def forget(work_dir: Path) -> None:
+    """Remove what was kept for an undo; blocks. Raises OSError.
+
+    For a deployment that has ended. After an undo that failed, all is left for a person to see.
+    """
+    path = work_dir / planfile.NAME
+    if not path.exists():
+        return
+    with planfile.opened(path) as plan:
+        if "undoing" in planfile.load_words(plan):
+            return
+        for (place,) in plan.execute("SELECT path FROM places").fetchall():
+            with suppress(FileNotFoundError):
+                shutil.rmtree(place)
+
+
+class _Row(NamedTuple):
+    """One path of the plan."""
+
+    path: str
+    action: str
+    kind: str
+    was: str | None
+    ours: int
+    context: str | None
+    old_context: str | None
+
+
+_COLUMNS = "path, action, kind, was, ours, context, old_context"
+
+
+class _Undo:
+    """One undo on its way: what is open, and what has failed."""
+
+    def __init__(
+        self,
+        plan: sqlite3.Connection,
+        work_dir: Path,
+        words: dict[str, str],
+        capture: Capture,
+        cancel: Cancel,
+    ) -> None:
+        self._plan = plan
+        self._capture = capture
+        self._cancel = cancel
+        self._partial = make.partial_name(words["deployment_id"])
+        self._kept = Kept(plan, work_dir, words["deployment_id"])
+        self._folders = walk.Folders()
+        self._cleared = ""  # the last folder in which no partial file is left
+        self._places = []
+        for (path,) in plan.execute("SELECT path FROM places"):
+            with suppress(FileNotFoundError):
+                self._places.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        self.failures: list[str] = []
+
+    def close(self) -> None:
+        """Close all."""
+        self._kept.close()
+        self._folders.close()
+        while self._places:
+            os.close(self._places.pop())
+
+    def run(self) -> list[str]:
+        """Take away what was made, then put back what was there; a line for each failure."""
+        for number, row in enumerate(self._made(self._move_made_folders_away())):
+            self._each(number, row, self._take_away)
+        query = (
+            f"SELECT {_COLUMNS} FROM actions WHERE was IS NOT NULL"  # noqa: S608
+            " AND (action = 'replace' OR ours = 3) ORDER BY path"
+        )
+        for number, row in enumerate(map(_Row._make, self._plan.execute(query))):
+            self._each(number, row, self._put_back)
+        return self.failures
+
+    def _each(self, number: int, row: _Row, work: Callable[[_Row, str, str], None]) -> None:
+        if number % _CHECKED == 0:
+            self._cancel.check()
+        try:
+            work(row, *walk.split(row.path))
+        except OSError as error:
+            self.failures.append(f"{row.path}: {error.strerror}")
+
+    def _open_anew(self, folder: str) -> int:
+        try:
+            return self._open(folder)
+        except FileNotFoundError:  # a hook took it
+            os.makedirs(folder, 0o755, exist_ok=True)
+            return self._open(folder)
+
+    def _open(self, folder: str) -> int:
+        parent = self._folders.open(folder)
+        if folder != self._cleared:
+            self._cleared = folder
+            with suppress(FileNotFoundError):
+                os.unlink(self._partial, dir_fd=parent)
+        return parent
+
+    # what was made
+
+    def _move_made_folders_away(self) -> list[str]:
+        """Rename folders that were made and hold nothing but ours, instead of emptying them.
+
+        What is renamed is removed with the rest of what was kept, when there is time for it.
+        """
+        gone: list[str] = []
+        skipped = "\0"
+        for (path,) in self._plan.execute(
+            "SELECT path FROM actions WHERE action = 'mkdir' ORDER BY path"
+        ).fetchall():
+            if path.startswith(skipped):
+                continue
+            skipped = f"{path}/"
+            folder, name = walk.split(path)
+            with suppress(OSError):  # then it is emptied path by path, and failures are told
+                place = self._kept.own_place_for(folder)
+                if place is None or walk.find_stranger(
+                    self._plan, path, where=_MADE, ignore=self._partial
+                ):
+                    continue
+                parent = self._folders.open(folder)
+                os.rename(name, f"undone-{kept_name(path)}", src_dir_fd=parent, dst_dir_fd=place)
+                gone.append(path)
+        return gone
+
+    def _made(self, gone: list[str]) -> Iterator[_Row]:
+        """Rows of what was made, or took another's place; last first; nothing below `gone`."""
+        query = (
+            f"SELECT {_COLUMNS} FROM actions WHERE path >= ? AND path < ? AND ({_MADE}"  # noqa: S608
+            " OR action = 'replace' AND (was = 'dir') <> (kind = 'dir')) ORDER BY path DESC"
+        )
+        beyond = _END
+        for folder in reversed(gone):
+            first, last = planfile.below(folder)
+            yield from map(_Row._make, self._plan.execute(query, (last, beyond)))
+            beyond = first
+        yield from map(_Row._make, self._plan.execute(query, ("", beyond)))
+
+    def _take_away(self, row: _Row, folder: str, name: str) -> None:
+        """Remove what the install made at a path where nothing, or something else, was."""
+        if row.context is not None and row.action != Action.REPLACE:
+            selinux.put_back(row.path, None, self._capture)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            parent = self._open(folder)
+            if row.kind != "dir":
+                if row.was != "dir" or not _is_folder(parent, name):
+                    os.unlink(name, dir_fd=parent)
+            elif row.action == Action.MKDIR:
+                with suppress(OSError):  # others use it: it stays
+                    os.rmdir(name, dir_fd=parent)
+            elif _is_folder(parent, name):
+                os.rmdir(name, dir_fd=parent)
+
+    # what was there
+
+    def _put_back(self, row: _Row, folder: str, name: str) -> None:
+        if row.was == "dir":
+            if row.kind != "dir" or row.ours == 3:
+                os.makedirs(row.path, 0o700, exist_ok=True)  # the rest follows: see folders
+            return
+        kept = kept_name(row.path)
+        for place in self._places:
+            with suppress(FileNotFoundError):
+                os.rename(kept, name, src_dir_fd=place, dst_dir_fd=self._open_anew(folder))
+                break
+        if row.context != row.old_context and row.ours in (2, 3):
+            selinux.put_back(row.path, row.old_context, self._capture)
+
+
+def _is_folder(parent: int, name: str) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+
+
+def _remove_empty_places(plan: sqlite3.Connection) -> None:
+    for (path,) in plan.execute("SELECT path FROM places").fetchall():
+        with suppress(OSError):  # what it still holds is removed by forget
+            os.rmdir(path)
+
+
+def _put_folders_back(plan: sqlite3.Connection) -> list[str]:
+    """Give folders that existed their times and permissions again; a line for each failure."""
+    failures = []
+    query = (
+        "SELECT path, mode, uid, gid, mtime_ns, is_own, access_acl, default_acl FROM folders"
+        " ORDER BY path DESC"
+    )
+    with closing(walk.Folders()) as folders:
+        for path, mode, uid, gid, mtime_ns, is_own, *acls in plan.execute(query):
+            try:
+                descriptor = os.open(
+                    ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folders.open(path)
+                )
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failures.append(f"{path}: {error.strerror}")
+                continue
+            try:
+                if is_own:
+                    copying.set_owner_and_mode(descriptor, mode, uid, gid)
+                    acl.put_acls_back(descriptor, *acls)
+                atime_ns = os.fstat(descriptor).st_atime_ns
+                os.utime(descriptor, ns=(atime_ns, mtime_ns))
+            except OSError as error:
+                failures.append(f"{path}: {error.strerror}")
+            finally:
+                os.close(descriptor)
+    return failures
