@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterable
 
 from agent.model.deployment import Outcome
 from agent.model.settings import Retention
@@ -26,8 +28,9 @@ def choose_keep(state: State, retention: Retention) -> Keep:
         bundles |= {each.revision.digest for each in known[:1]}  # what a retry would need
         good = [each for each in known if each.outcome is Outcome.SUCCEEDED]
         fresh = [each for each in good if each.created_at >= oldest]
-        releases |= {each.release for each in fresh[: retention.releases]}
-        bundles |= {each.revision.digest for each in fresh[: retention.bundles]}
+        # a rollback is a deployment of its own, of a release that is counted already
+        releases |= _first(retention.releases, (each.release for each in fresh))
+        bundles |= _first(retention.bundles, (each.revision.digest for each in fresh))
         for number, each in enumerate(known):
             if each.outcome is None:  # waiting or on its way
                 releases.add(each.release)
@@ -40,3 +43,7 @@ def choose_keep(state: State, retention: Retention) -> Keep:
     if doomed:
         state.forget(doomed)
     return Keep(frozenset(releases), frozenset(bundles - {""}), frozenset(deployments))
+
+
+def _first(count: int, names: Iterable[str]) -> set[str]:
+    return set(itertools.islice(dict.fromkeys(names), count))

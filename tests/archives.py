@@ -137,7 +137,7 @@ def tar_header(name: bytes, kind: bytes = b"0", **fields: bytes) -> bytes:
         fields.get("mode", b"0000644\0"),
         b"0000000\0" * 2,
         fields.get("size", b"00000000000\0"),
-        fields.get("mtime", b"14524761400\0"),
+        fields.get("mtime", b"14524770400\0"),
         b" " * 8,
         kind,
         fields.get("linkname", b"")[:100].ljust(100, b"\0"),
@@ -192,7 +192,7 @@ def zip_bomb(kernels: int = 200, kernel_bytes: int = 2**20) -> bytes:
     """Many entries that quote one packed kernel, each from its own local header on."""
     kernel = ZipEntry(b"k", bytes(kernel_bytes))
     packed = _packed(kernel)
-    entries = [replace(kernel, name=b"bomb-%03d" % number, packed=packed) for number in range(kernels)]
+    entries = [replace(kernel, name=b"bomb-%03d" % n, packed=packed) for n in range(kernels)]
     heads = [local_part(replace(entry, packed=b"")) for entry in entries]
     body, offsets = b"", []
     for head in heads:
@@ -336,9 +336,11 @@ ZIPS = [
             ("follow",)),
     Hostile("zip: count too high", lambda: make_zip(_spec(), count=2), Code.BUNDLE_DAMAGED,
             ("2 entries",)),
-    Hostile("zip: count too low", lambda: make_zip(_spec(), _spec(), count=1)),
+    Hostile("zip: count too low", lambda: make_zip(_spec(), _spec(), count=1), Code.BUNDLE_DAMAGED,
+            ("1 entries",)),
     Hostile("zip: empty", make_zip, says=("empty",)),
-    Hostile("zip: overlapping bomb", zip_bomb, says=("bomb-",)),
+    Hostile("zip: overlapping bomb", zip_bomb, says=("500 times",)),
+    Hostile("zip: overlapping entries", lambda: zip_bomb(60), says=("bomb-", "overlaps")),
     Hostile("zip: ratio bomb",
             lambda: make_zip(_spec(), ZipEntry(b"evil", _BIG, method=8)), says=("500 times",)),
     Hostile("zip: too many entries",
@@ -358,7 +360,9 @@ ZIPS = [
     Hostile("zip: link out of the stripped folder", lambda: make_zip(
         ZipEntry(b"top/appspec.yml", APPSPEC), ZipEntry(b"top/y", b"y"),
         ZipEntry(b"top/evil", b"../top/y", mode=_LINK)), says=("evil", "outside")),
-    Hostile("zip: 20 nested zips are one file", lambda: make_zip(
+    Hostile("zip: only its root", lambda: make_zip(ZipEntry(b"./", mode=0o040755)),
+            says=("empty",)),
+    Hostile("zip: a bomb in the zip is only a file", lambda: make_zip(
         _spec(), ZipEntry(b"evil.zip", zip_bomb(20)), ZipEntry(b"../evil", b"x")),
         says=("evil",)),
 ]  # fmt: skip
@@ -418,7 +422,7 @@ TARS = [
     Hostile("tar: write through a link", lambda: make_tar(
         tar_entry(b"evil", kind=b"2", linkname=b".."), tar_entry(b"evil/file", b"x")),
         says=("evil",)),
-    Hostile("tar: empty", lambda: make_tar(bytes(512)), Code.BUNDLE_REFUSED, ()),
+    Hostile("tar: only its root", lambda: make_tar(tar_entry(b"./", kind=b"5")), says=("empty",)),
 ]  # fmt: skip
 
 
@@ -432,6 +436,7 @@ TGZS = [
     *map(_gzipped, TARS),
     Hostile("tgz: ratio bomb", lambda: gzip.compress(make_tar(tar_entry(b"evil", _BIG)), 9),
             says=("500 times",)),
+    Hostile("tgz: zeros", lambda: gzip.compress(bytes(10240)), says=("empty",)),
     Hostile("tgz: bomb without a tar", lambda: gzip.compress(_BIG, 9)),
     Hostile("tgz: not a tar inside", lambda: gzip.compress(b"hello" * 500), Code.BUNDLE_DAMAGED,
             ("header",)),

@@ -102,7 +102,7 @@ class Roll:
 
         Sets strip: the length of the prefix that every path loses, 0 if none.
         """
-        if not self.entries:
+        if not self._tops:
             raise refused_bundle("it is empty", "Build the bundle again.")
         self._refuse_duplicates()
         clash = self._db.execute(

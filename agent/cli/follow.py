@@ -87,6 +87,7 @@ class Wait:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._interrupts = 0
         self._timed_out = False
+        self._abort_due = ""  # why
 
     def until_end(self, told: reporter.Reporter) -> bool:
         """Tell every change until the end; False where --timeout was over before.
@@ -96,20 +97,21 @@ class Wait:
         try:
             while True:
                 try:
+                    self._abort_if_due(told)
                     self._follow(told)
                     return not self._timed_out
                 except TimeoutError:
                     self._timed_out, self._deadline = True, None
                     if not self._private:
                         return False
-                    self._abort(told, "--timeout is over")
+                    self._abort_due = "--timeout is over"
                 except KeyboardInterrupt:
                     self._interrupts += 1
                     if not self._private or self._interrupts > 2:
                         told.close()
                         self._say_goodbye()
                         raise
-                    self._abort(told, "Ctrl-C", now=self._interrupts == 2)
+                    self._abort_due = "Ctrl-C"
         finally:
             told.close()
 
@@ -148,10 +150,16 @@ class Wait:
             raise TimeoutError
         time.sleep(_RETRY_SECONDS)
 
-    def _abort(self, told: reporter.Reporter, why: str, *, now: bool = False) -> None:
-        how = "stopping its hook, then undoing it" if now else "aborting and undoing it"
-        more = "" if now else "; wait for it, or Ctrl-C again to stop a running hook"
-        told.say(f"{why}: {how}{more}")
+    def _abort_if_due(self, told: reporter.Reporter) -> None:
+        """Ask for the abort that is due; a Ctrl-C in here makes the next one due."""
+        why, self._abort_due = self._abort_due, ""
+        if not why:
+            return
+        now = self._interrupts == 2
+        if now:
+            told.say(f"{why}: stopping its hook, then undoing it")
+        else:
+            told.say(f"{why}: aborting and undoing it; Ctrl-C again stops a running hook, too")
         try:
             self._client.call("POST", f"/v1/deployments/{quote(self._id)}/abort", {"now": now})
         except AgentError as error:

@@ -21,17 +21,22 @@ class Reporter:
         self._stream = stream
         self._style = text.Style(colour=text.has_terminal(stream))
         self._said: dict[str, str] = {}  # step -> the status that was told
+        self._failures: dict[str, Body] = {}  # step -> the failure that was told
 
     def update(self, deployment: Body) -> None:
         """Tell what is new since the last call. `deployment` was cleaned by the caller."""
         for step in deployment["steps"]:
-            if self._said.get(step["name"]) != step["status"]:
-                self._said[step["name"]] = step["status"]
+            name, status, failure = step["name"], step["status"], step["failure"]
+            if failure and failure != self._failures.get(name):
+                self._failures[name] = failure
+                self.say(f"{name}: {self._style('red', 'failed')}: {failure['message']}")
+            if status not in ("failed", self._said.get(name)):
                 self.on_step(step)
+            self._said[name] = status
 
     def on_step(self, step: Body) -> None:
         """A step has a new status."""
-        self.say(f"{step['name']}: {_words(step, self._style)}")
+        self.say(f"{step['name']}: {_words(step)}")
 
     def say(self, words: str) -> None:
         """One line with the time in front."""
@@ -45,18 +50,15 @@ class Reporter:
         """No more is told."""
 
 
-def _words(step: Body, style: text.Style) -> str:
-    status = step["status"]
-    match status:
+def _words(step: Body) -> str:
+    match step["status"]:
         case "done":
             words = f"done in {text.seconds(step['seconds'])}"
+            return f"{words}: {step['note']}" if step["note"] else words
         case "undone":
-            words = f"undone in {text.seconds(step['undo_seconds'])}"
-        case "failed":
-            words = style("red", "failed") + f" after {text.seconds(step['seconds'])}"
-        case _:
+            return f"undone in {text.seconds(step['undo_seconds'])}"
+        case status:
             return str(status)
-    return f"{words}: {step['note']}" if step["note"] else words
 
 
 def choose(*, as_json: bool) -> Reporter:

@@ -138,7 +138,8 @@ def _agent_lines(agent: Body, style: text.Style, now: float) -> list[str]:
 def _application_lines(application: Body, style: text.Style, now: float) -> list[str]:
     shown = [_headline(application, style, now)]
     health = application["health"]
-    if health["state"] in ("unhealthy", "unknown") and health["detail"]:
+    is_telling = health["state"] in ("unhealthy", "unknown") and application["current"]
+    if is_telling and health["detail"]:
         shown.append(_row("health", health["detail"]))
     if _has_mismatch(application):
         shown.append(_row("reports", f"version {style('red', health['reported_version'])}"))

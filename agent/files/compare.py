@@ -145,7 +145,7 @@ class _Comparison:
             if path[:cut] != self._folder:
                 self._enter(path[:cut])
             found = None
-            try:  # noqa: SIM105 - suppress() takes as long as the stat
+            try:
                 if self._descriptor is not None:
                     name = path[cut + 1 :] or "."
                     found = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)

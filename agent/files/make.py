@@ -74,6 +74,7 @@ class Maker:
         """
         target_folder = source_folder = "\0"  # no path has it
         parent = where = -1
+        inherits = False
         for row in rows:
             path, action, kind, source, how, mode, _, gid, size, mtime_ns = row[:10]
             try:
@@ -81,6 +82,7 @@ class Maker:
                     cut, source_cut = path.rfind("/"), source.rfind("/") + 1
                     if path[:cut] != target_folder:
                         parent, target_folder = targets.open(path[:cut]), path[:cut]
+                        inherits = self._is_inheriting(path)
                     if source[:source_cut] != source_folder:
                         where = self._release.open(source[:source_cut])
                         source_folder = source[:source_cut]
@@ -92,7 +94,7 @@ class Maker:
                         and status.st_size == size
                         and status.st_uid == self._euid
                         and status.st_gid == gid
-                        and not self._is_inheriting(path)
+                        and not inherits
                     ):
                         os.link(
                             name,

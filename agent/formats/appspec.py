@@ -70,12 +70,12 @@ def load_appspec(tree: Path, *, filename: str = "") -> tuple[AppSpec, tuple[Prob
     filename: its name if the source says so, else it is searched for.
     Raises AgentError (APPSPEC_INVALID) with every problem as a line of its details.
     """
-    path = tree / filename if filename else find_appspec(tree)
-    parsed = parse_appspec(read_limited(path), path.name)
+    name = filename or find_appspec(tree).name
+    parsed = parse_appspec(read_limited(tree / name), name)
     if parsed.appspec is None:
         errors = sum(problem.severity is Severity.ERROR for problem in parsed.problems)
         raise AgentError(
-            f"cannot use {path.name}: it has {errors} error{'s' if errors > 1 else ''}",
+            f"cannot use {name}: it has {errors} error{'s' if errors > 1 else ''}",
             code=Code.APPSPEC_INVALID,
             details=tuple(str(problem) for problem in parsed.problems),
             remedy="Correct it and check it before publishing, by: agentctl lint FOLDER",

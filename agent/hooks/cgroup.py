@@ -24,6 +24,7 @@ from agent.system.processes import Identity, Process
 from agent.system.threads import run_blocking
 
 _FOLDER = "deploy-agent"
+_YOUNG_SECONDS = 60.0
 # The hook's user may not write into cgroup.procs, but a descriptor that root opened may be used
 # by whoever holds it: it comes as stdin. The shell's own variables must not reach the hook.
 _ENTER = 'echo 0 >&0 || exit 71; unset PWD OLDPWD SHLVL _; exec "$@" </dev/null'
@@ -84,7 +85,7 @@ class CgroupBackend:
             leaf.close()
         if HookEnd(completed, ()).is_success:
             left_over = await asyncio.to_thread(settled, leaf)
-            await asyncio.to_thread(self._remove_empty)
+            await asyncio.to_thread(self._remove_empty, mark)
         else:
             await self.stop(dataclasses.replace(mark, known=leaf.known))
             left_over = await asyncio.to_thread(leaf.members)
@@ -94,13 +95,19 @@ class CgroupBackend:
         """See HookBackend. Also ends what has left the cgroup but can be told by its marks."""
         ended = await process.end(Leaf(self._parent / mark.name), self._grace_seconds)
         ended += await self._by_marks.stop(mark)
-        await asyncio.to_thread(self._remove_empty)
+        await asyncio.to_thread(self._remove_empty, mark)
         return ended
 
-    def _remove_empty(self) -> None:
-        """Remove the leaves in which nothing runs any more, of earlier hooks too."""
+    def _remove_empty(self, mark: HookMark) -> None:
+        """Remove the leaves in which nothing runs any more, of earlier hooks too.
+
+        A young one may be another agent's (agentctl --foreground), that its hook is yet to enter.
+        """
+        young = time.time() - _YOUNG_SECONDS
         for path in self._parent.glob("hook-*"):
-            Leaf(path).remove()
+            with contextlib.suppress(FileNotFoundError):
+                if path.name == mark.name or path.stat().st_mtime < young:
+                    Leaf(path).remove()
 
 
 class Leaf:

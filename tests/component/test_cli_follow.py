@@ -111,7 +111,8 @@ def test_rollback_and_retry_follow_as_well(
 def test_plain_lines_tell_each_change_once(api: ApiServer) -> None:
     installed = step("install", "done", note="2 files")
     undone = step("install", "undone", undo_seconds=0.2)
-    broken = step("start", "failed", seconds=1.5)
+    broken = step("start", "failed", seconds=1.5, failure=cause())
+    undoing = deployment(None, steps=[step("fetch"), installed, {**broken, "status": "undoing"}])
     api.on(
         "GET",
         EVENTS,
@@ -120,16 +121,18 @@ def test_plain_lines_tell_each_change_once(api: ApiServer) -> None:
             FETCHING,
             deployment(None, steps=[step("fetch"), installed]),
             deployment(None, steps=[step("fetch"), installed, broken]),
+            undoing,
             deployment("rolled_back", steps=[step("fetch"), undone, broken]),
         ),
     )
     lines = deploy(api).stdout.splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines[:5])
-    assert [line[9:] for line in lines[:5]] == [
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines[:6])
+    assert [line[9:] for line in lines[:6]] == [
         "fetch: doing",
         "fetch: done in 0.31 s",
         "install: done in 0.31 s: 2 files",
-        "start: failed after 1.50 s",
+        "start: failed: cannot run hook scripts/start.sh: exit code 7",
+        "start: undoing",
         "install: undone in 0.20 s",
     ]
 
