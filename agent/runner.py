@@ -21,7 +21,7 @@ from agent.store.state import Quarantined
 logger = logging.getLogger(__name__)
 
 
-class StopRequested(Exception):  # noqa: N818 - not an error: the agent is asked to stop
+class StopRequested(Exception):
     """The agent stops between two rows; recovery goes on from what is saved."""
 
 

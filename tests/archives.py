@@ -114,18 +114,21 @@ def small_zip(**entries: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def make_zip64(entry: ZipEntry) -> bytes:
-    """A zip of one entry whose numbers all stand in the zip64 places."""
-    _, packed, size = _numbers(entry)
+def make_zip64(entry: ZipEntry, *, size: int | None = None, end: int | None = None) -> bytes:
+    """A zip of one entry whose numbers all stand in the zip64 places.
+
+    size: of the entry; end: offset of the zip64 end record; as they should be by default.
+    """
+    _, packed, true_size = _numbers(entry)
     body = local_part(entry)
-    extra = struct.pack("<2H3Q", 1, 24, size, packed, 0)
+    extra = struct.pack("<2H3Q", 1, 24, true_size if size is None else size, packed, 0)
     directory = bytearray(central_part(replace(entry, extra=extra), 0))
     struct.pack_into("<2L", directory, 20, 0xFFFFFFFF, 0xFFFFFFFF)
     struct.pack_into("<L", directory, 42, 0xFFFFFFFF)
-    end64 = struct.pack(
-        "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(directory), len(body)
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(directory), len(body))
+    locator = struct.pack(
+        "<4sLQL", b"PK\6\7", 0, len(body) + len(directory) if end is None else end, 1
     )
-    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(body) + len(directory), 1)
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     return body + bytes(directory) + end64 + locator + end
 
@@ -202,9 +205,7 @@ def zip_bomb(kernels: int = 200, kernel_bytes: int = 2**20) -> bytes:
     directory = b"".join(
         central_part(entry, offset) for entry, offset in zip(entries, offsets, strict=True)
     )
-    end = struct.pack(
-        "<4s4H2LH", b"PK\5\6", 0, 0, kernels, kernels, len(directory), len(body), 0
-    )
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, kernels, kernels, len(directory), len(body), 0)
     return body + directory + end
 
 
@@ -348,6 +349,13 @@ ZIPS = [
             says=("20 entries",), limits={"members": 20}),
     Hostile("zip: too big", lambda: make_zip(_spec(), ZipEntry(b"evil", b"x" * 5000)),
             says=("1000 bytes",), limits={"unpacked_bytes": 1000}),
+    Hostile("zip: zip64 size", lambda: make_zip64(ZipEntry(b"evil", b"x"), size=2**63),
+            says=("bytes of content",)),
+    Hostile("zip: zip64 size of what is left out",
+            lambda: make_zip64(ZipEntry(b"__MACOSX/evil", b"x"), size=2**63), says=("empty",)),
+    Hostile("zip: zip64 end far away",
+            lambda: make_zip64(ZipEntry(b"evil", b"x"), end=2**63 + 1), Code.BUNDLE_DAMAGED,
+            ("zip64",)),
     Hostile("zip: link circle", lambda: make_zip(
         _spec(), ZipEntry(b"evil", b"two", mode=_LINK), ZipEntry(b"two", b"evil", mode=_LINK)),
         says=("evil", "circle")),
@@ -398,7 +406,13 @@ TARS = [
     _tar("pax size below zero", pax_entry(pax_record("size", b"-1")), tar_entry(b"evil"),
          says=("'evil'", "size")),
     _tar("huge base-256 size", tar_entry(b"evil", size=b"\x80" + b"\x7f" * 11),
+         says=("'evil'", "size")),
+    _tar("big base-256 size", tar_entry(b"evil", size=b"\x80" + bytes(4) + b"\1" + bytes(6)),
          says=("bytes of content",)),
+    _tar("huge size of what is left out",
+         tar_entry(b"__MACOSX/evil", size=b"\x80" + b"\x7f" * 11), says=("evil", "size")),
+    _tar("huge pax size", pax_entry(pax_record("size", b"9" * 19)), tar_entry(b"._evil"),
+         says=("evil", "size")),
     _tar("name is not UTF-8", tar_entry(b"evil\xff", b"x"), says=("evil", "UTF-8")),
     _tar("huge pax header", pax_entry(pax_record("comment", b"x" * 10**6)), tar_entry(b"evil"),
          says=("extended header",)),

@@ -55,6 +55,9 @@ class Batches(Protocol):
     def content(self) -> Content:
         """A reader of content for one thread."""
 
+    def note_done(self, size: int) -> None:
+        """So many bytes of content were written or linked."""
+
     def progress(self) -> tuple[int, int]:
         """Bytes done and in all."""
 
@@ -137,15 +140,23 @@ class SeekingBatches:
 
     def take(self) -> list[Member]:
         """The next files."""
-        batch = self._draft.rows_after(self._after, self._roll.strip, self._end)
-        if batch:
-            self._after = batch[-1].pos
-            self._done += sum(member.size for member in batch)
+        rows = self._draft.rows_after(self._after, self._roll.strip, self._end)
+        batch, size = [], 0
+        for member in rows:  # what is left out comes with the next batch
+            batch.append(member)
+            self._after = member.pos
+            size += member.size
+            if size > _BATCH_BYTES:
+                break
         return batch
 
     def in_turn(self) -> bool:
         """Content can be read in any order."""
         return False
+
+    def note_done(self, size: int) -> None:
+        """So many bytes of content were written or linked."""
+        self._done += size
 
     def progress(self) -> tuple[int, int]:
         """Bytes of content."""
@@ -203,6 +214,9 @@ class StreamBatches:
     def content(self) -> StreamContent:
         """One for all threads: what one takes, no other asks for."""
         return self._content
+
+    def note_done(self, _size: int) -> None:
+        """Bytes of the archive are counted where they are read."""
 
     def progress(self) -> tuple[int, int]:
         """Bytes of the archive."""

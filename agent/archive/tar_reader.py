@@ -18,6 +18,7 @@ from agent.archive.refusals import REBUILD, damaged, refused, refused_bundle, sh
 BLOCK = 512
 _LATEST_TIME = 2**33  # seconds; every file system of ours can store times up to here
 _MAX_HEADER_BYTES = 128 * 1024  # of a pax header; of a long name
+_MAX_CONTENT_BYTES = 2**60  # far beyond any limit, and still an offset that the kernel takes
 _MAX_PADDING_BYTES = 2**20  # zeros behind the end mark: a tape's record, and then some
 _PIECE_BYTES = 256 * 1024
 _AGAIN = "Pack the bundle again with tar --format=pax or --format=gnu."
@@ -265,6 +266,8 @@ def _to_member(block: bytes, pos: int, size: int, extra: dict[str, str]) -> Memb
     kind, mode = block[156:157], _number(block[100:108], path)
     if "size" in extra:
         size = _pax_size(extra["size"], path)
+    if size > _MAX_CONTENT_BYTES:
+        raise refused(path, f"has the size {size}")
     if "mtime" in extra:
         mtime_ns = _pax_time(extra["mtime"], path)
     else:

@@ -49,7 +49,7 @@ def write_files(work: Work) -> int:
 
     Raises AgentError: BUNDLE_REFUSED, BUNDLE_DAMAGED, DISK_FULL, INSTALL_FAILED; Interrupted.
     """
-    lock, stop = threading.Lock(), threading.Event()
+    lock, stop = threading.RLock(), threading.Event()
     count = 1 if work.old_tree else 2
     with contextlib.ExitStack() as stack:
         writers = [_Writer(work, stack, lock, stop) for _ in range(count)]
@@ -65,7 +65,7 @@ class _Writer:
         self,
         work: Work,
         stack: contextlib.ExitStack,
-        lock: threading.Lock,
+        lock: threading.RLock,
         stop: threading.Event,
     ) -> None:
         self._work = work
@@ -81,9 +81,7 @@ class _Writer:
         """Take batches until there are none, or another thread failed; the count of links."""
         try:
             while not self._stop.is_set() and self._take():
-                self._work.cancel.check()
-                self._work.space.check()
-                self._work.progress(*self._work.batches.progress())
+                pass
         except BaseException:
             self._stop.set()
             raise
@@ -93,18 +91,31 @@ class _Writer:
         with self._lock:
             batch = self._work.batches.take()
             if self._work.batches.in_turn():
-                self._work.draft.note_written([self._store(member) for member in batch])
+                self._store_all(batch)
                 return True
+        self._store_all(batch)
+        return bool(batch)
+
+    def _store_all(self, batch: list[Member]) -> None:
         rows = [self._store(member) for member in batch]
         with self._lock:
             self._work.draft.note_written(rows)
-        return bool(batch)
+        self._note_done(sum(member.size for member in batch if not _is_big(member)))
+
+    def _note_done(self, size: int) -> None:
+        """After every batch and every piece of a big file: how far it is, and may it go on."""
+        with self._lock:
+            self._work.batches.note_done(size)
+            done = self._work.batches.progress()
+        self._work.progress(*done)
+        self._work.cancel.check()
+        self._work.space.check()
 
     def _store(self, member: Member) -> tuple[int, bytes, bytes | None]:
         """Write or link one file; its position and digests, for the index."""
         path = member.path[self._work.strip :]
         try:
-            if max(member.size, member.packed) > SMALL_BYTES:
+            if _is_big(member):
                 digest, raw = self._store_big(member, path)
             else:
                 digest, raw = self._store_small(member, path)
@@ -136,6 +147,7 @@ class _Writer:
                 whole.update(piece)
                 self._work.cancel.check()
             if _is_same(member, whole.digest()) and self._link(member, path):
+                self._note_done(member.size)
                 return member.old_digest, self._raw(whole.digest())
         packed, content = hashlib.sha256(), hashlib.sha256()
         fd = self._tree.create(path, member.mode)
@@ -143,8 +155,7 @@ class _Writer:
             for piece in self._pieces(member, packed.update):
                 content.update(piece)
                 write_all(fd, piece)
-                self._work.cancel.check()
-                self._work.space.check()
+                self._note_done(len(piece))
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
@@ -193,6 +204,10 @@ class _Writer:
         beside = f".{member.pos}.linked"
         if self._link(member, path, beside):
             self._tree.rename(beside, path)
+
+
+def _is_big(member: Member) -> bool:
+    return max(member.size, member.packed) > SMALL_BYTES
 
 
 def _is_same(member: Member, raw: bytes) -> bool:

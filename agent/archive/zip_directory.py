@@ -127,7 +127,7 @@ def _find_end(tail: bytes) -> int:
 
 def _read_end64(fd: int, offset: int, locator: int, old: Directory) -> Directory:
     """The zip64 end record; what the old end record says as well must agree with it."""
-    record = os.pread(fd, _END64.size, offset)
+    record = os.pread(fd, _END64.size, offset) if offset < locator else b""
     if len(record) < _END64.size or not record.startswith(_END64_MAGIC):
         raise damaged("the zip64 end record is not where it should be")
     _, size, _, _, disk, first_disk, here, count, length, start = _END64.unpack(record)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
 import tempfile
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import agent
 from agent.client import Client
@@ -37,6 +38,8 @@ class PrivateAgent:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Client:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _leave)
         try:
             self._dir = _private_dir()
             child = self._child = self._start()
@@ -62,7 +65,7 @@ class PrivateAgent:
         assert child is not None
         try:
             if child.poll() is None:
-                self._end(child, patient=not isinstance(error, KeyboardInterrupt))
+                self._end(child, patient=error is None or isinstance(error, AgentError))
             if isinstance(error, AgentError) and error.code is Code.AGENT_UNREACHABLE:
                 raise self._ended(child) from error  # its own words say more
         finally:
@@ -140,6 +143,11 @@ class PrivateAgent:
     def _clear(self) -> None:
         self._close_lifeline()
         shutil.rmtree(self._dir, ignore_errors=True)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End by a signal in an orderly way, so that __exit__ tidies up."""
+    sys.exit(128 + number)
 
 
 def _private_dir() -> str:

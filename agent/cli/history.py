@@ -58,6 +58,6 @@ def _row(deployment: Body, now: float) -> list[str]:
         deployment["version"] or "?",
         outcome.replace("_", " ") if outcome else explain.doing({"steps": [], **deployment}, now),
         text.seconds(deployment["seconds"]) if outcome else "",
-        f"{deployment['trigger']}: {by}" if by else deployment["trigger"],
+        by if by.startswith(deployment["trigger"]) else f"{deployment['trigger']}: {by}",
         f"[{failure['code']}] {failure['message'].splitlines()[0]}" if failure else "",
     ]

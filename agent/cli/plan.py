@@ -64,14 +64,13 @@ def lines(plan: Body, style: text.Style) -> list[str]:
 
 def _counts(plan: Body) -> str:
     parts = [f"{action} {count}" for action, count in plan["counts"].items() if count]
-    return f"{', '.join(parts) or 'no change'}; {text.size(plan['bytes'])} to write"
+    return f"{', '.join(parts) or 'no change'}; {text.size(plan['bytes'])} to copy"
 
 
 def _change(change: Body, style: text.Style) -> str:
     colour = {"add": "green", "remove": "red", "replace": "yellow"}.get(change["action"], "dim")
-    notes = ", ".join(str(change[key]) for key in ("owner", "detail") if change.get(key))
     line = f"  {style(colour, change['action'].ljust(8))}  {change['path']}"
-    return f"{line}  ({notes})" if notes else line
+    return f"{line}  ({change['detail']})" if change["detail"] else line
 
 
 def _space(space: Body, style: text.Style) -> str:

@@ -25,7 +25,7 @@ class Reporter:
 
     def update(self, deployment: Body) -> None:
         """Tell what is new since the last call. `deployment` was cleaned by the caller."""
-        for step in deployment["steps"]:
+        for step in _in_order(deployment["steps"]):
             name, status, failure = step["name"], step["status"], step["failure"]
             if failure and failure != self._failures.get(name):
                 self._failures[name] = failure
@@ -48,6 +48,14 @@ class Reporter:
 
     def close(self) -> None:
         """No more is told."""
+
+
+def _in_order(steps: list[Body]) -> list[Body]:
+    """The steps as their last changes came: done ones, undone ones backwards, what runs."""
+    running = [step for step in steps if step["status"] in ("doing", "undoing")]
+    undone = [step for step in steps if step["status"] == "undone"]
+    rest = [step for step in steps if step["status"] not in ("doing", "undoing", "undone")]
+    return [*rest, *reversed(undone), *running]
 
 
 def _words(step: Body) -> str:

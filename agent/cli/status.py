@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # typing costs 3 ms of start-up
 if TYPE_CHECKING:
     from agent.client import Body
 
+_ANSWER_SECONDS = 10.0  # it asks the services themselves, a second each at most
 _EXITS = """\
 exit codes (LSB's for status, then our own; the worst one counts):
   0    all is good
@@ -50,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the status; the exit code sums it up."""
     with connection.connect(args) as client:
-        body = client.call("GET", target("/v1/status", application=args.application))
+        path = target("/v1/status", application=args.application)
+        body = client.call("GET", path, timeout=_ANSWER_SECONDS)
     try:
         code = exit_code(body)
         output.show(args, body, lambda shown, style: lines(shown, style, time.time()))

@@ -65,15 +65,19 @@ def _prepare(plan_: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Ca
 
 
 def sync(plan_: sqlite3.Connection, work_dir: Path) -> None:
-    """Bring to the disk what changed, one call for each file system."""
+    """Bring to the disk what changed, one call for each file system. Raises AgentError."""
     synced = set()
     paths = [row[0] for row in plan_.execute("SELECT path FROM folders ORDER BY path")]
     for path in (*paths, str(work_dir)):
-        with suppress(FileNotFoundError):
-            device = os.lstat(path).st_dev
-            if device not in synced:
-                synced.add(device)
+        try:
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode) and status.st_dev not in synced:
+                synced.add(status.st_dev)
                 durable.sync_file_system(Path(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise from_os_error(error, f"sync {path}", code=Code.INSTALL_FAILED) from error
 
 
 class _Installer:

@@ -58,10 +58,10 @@ def compare(plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Canc
             comparison.look_at(rows)
             start = max(f"{rows[-1][0]}\0", comparison.beyond)  # nothing is below what is missing
     plan.executemany(
-        "INSERT INTO seen VALUES (?, ?, ?)",
+        "INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (folder, changed_ns, folder in comparison.findings.touched)
-            for folder, changed_ns in comparison.seen.items()
+            (folder, *found, folder in comparison.findings.touched)
+            for folder, found in comparison.seen.items()
         ],
     )
     return comparison.findings
@@ -75,10 +75,12 @@ def compare_again(
         dirty = comparison.look_at(
             plan.execute(f"{_QUERY} WHERE kind = 'dir' ORDER BY path").fetchall()
         )
-        for folder, changed_ns, is_touched in plan.execute("SELECT * FROM seen ORDER BY path"):
+        for folder, changed_ns, is_touched in plan.execute(
+            "SELECT path, changed_ns, is_touched FROM seen ORDER BY path"
+        ):
             if is_touched:
                 comparison.findings.touched.add(folder)
-            if _changed_ns(folder) != changed_ns:
+            if changed_ns == 0 or _look(folder)[0] != changed_ns:
                 dirty.add(folder)
         query = (
             f"{_QUERY} WHERE path >= ? AND path < ? AND kind <> 'dir'"
@@ -90,21 +92,23 @@ def compare_again(
     return comparison.findings
 
 
-def _changed_ns(folder: str) -> int:
-    """When entries of a folder changed last; 0 if it cannot be told, -1 if there is no folder."""
+def _look(folder: str) -> tuple[int, int | None, int | None, int | None]:
+    """When entries of a folder changed last (see planfile), its mode, uid and gid."""
     try:
         status = os.lstat(folder)
     except (FileNotFoundError, NotADirectoryError):
-        return -1
+        return -1, None, None, None
     if not stat.S_ISDIR(status.st_mode):
-        return -1
-    return status.st_ctime_ns if status.st_ctime_ns < time.time_ns() - _SETTLED_NS else 0
+        return -1, None, None, None
+    is_settled = status.st_ctime_ns < time.time_ns() - _SETTLED_NS
+    changed_ns = status.st_ctime_ns if is_settled else 0
+    return changed_ns, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
 
 
 class _Comparison:
     """One comparison on its way.
 
-    seen: the folders that were looked into, with the time of their last change.
+    seen: the folders that were looked into, and what _look() gave.
     beyond: the end of the paths below the last folder that is missing.
     """
 
@@ -117,7 +121,7 @@ class _Comparison:
         is_first: bool,
     ) -> None:
         self.findings = Findings()
-        self.seen: dict[str, int] = {}
+        self.seen: dict[str, tuple[int, int | None, int | None, int | None]] = {}
         self.beyond = ""
         self._missing = ""
         self._plan = plan
@@ -177,7 +181,7 @@ class _Comparison:
     def _enter(self, folder: str) -> None:
         self._folder = folder
         if self._is_first:
-            self.seen[folder or "/"] = _changed_ns(folder or "/")
+            self.seen[folder or "/"] = _look(folder or "/")
         try:
             self._descriptor = self._folders.open(folder)
         except (FileNotFoundError, NotADirectoryError):  # or a link of ours, which gives way

@@ -21,6 +21,10 @@ from agent.model.errors import AgentError
 from agent.system.cancel import Cancel
 
 _CHECKED = 500  # paths between two looks at cancel
+_FOLDERS = """
+SELECT s.path, s.mode, s.uid, s.gid FROM seen s JOIN actions a ON a.path = s.path
+WHERE a.intact AND coalesce(a.old_kind, a.kind) = 'dir' AND s.mode IS NOT NULL
+"""
 _QUERY = """
 SELECT path, coalesce(old_kind, kind), coalesce(old_mode, mode), coalesce(old_uid, uid),
     coalesce(old_gid, gid), coalesce(old_size, size), coalesce(old_mtime_ns, mtime_ns),
@@ -75,6 +79,11 @@ def heal(plan: sqlite3.Connection, words: dict[str, str], cancel: Cancel) -> lis
                 failures.append(f"{row[0]}: {error.strerror}")
             except AgentError as error:
                 failures.append(f"{row[0]}: {error.message}")
+        for path, mode, uid, gid in plan.execute(_FOLDERS):
+            try:
+                healer.set_permissions(path, mode, uid, gid)
+            except OSError as error:
+                failures.append(f"{path}: {error.strerror}")
     return failures
 
 
@@ -99,7 +108,6 @@ class _Healer:
         if row.kind == "dir":
             if not stat.S_ISDIR(mode):
                 os.makedirs(row.path, 0o755, exist_ok=True)
-                self._set(row)
         elif row.kind == "link":
             if not stat.S_ISLNK(mode) or _link_digest(row.path) != row.digest:
                 self._link(row)
@@ -108,21 +116,26 @@ class _Healer:
             and stat.S_ISREG(mode)
             and (found.st_size, found.st_mtime_ns) == (row.size, row.mtime_ns)
         ):
-            self._set(row)
+            self.set_permissions(row.path, row.mode, row.uid, row.gid)
         else:
             self._copy(row)
 
-    def _set(self, row: _Row) -> None:
-        parent, name = self._open_parent(row)
+    def set_permissions(
+        self, path: str, mode: int | None, uid: int | None, gid: int | None
+    ) -> None:
+        """Give a file or folder what it had, where it has not. Raises OSError."""
+        parent, name = self._open_parent(path)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=parent)
         try:
-            copying.set_owner_and_mode(descriptor, row.mode, row.uid, row.gid)
+            found = os.fstat(descriptor)
+            if (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) != (mode, uid, gid):
+                copying.set_owner_and_mode(descriptor, mode, uid, gid)
         finally:
             os.close(descriptor)
 
     def _link(self, row: _Row) -> None:
-        parent, name = self._open_parent(row)
+        parent, name = self._open_parent(row.path)
         for path in self._sources(row):
             with suppress(OSError):
                 target = os.readlink(path)
@@ -141,7 +154,7 @@ class _Healer:
         wanted = Wanted(
             row.path, row.mode, row.uid, row.gid, row.size, row.mtime_ns, row.digest, access
         )
-        parent, name = self._open_parent(row)
+        parent, name = self._open_parent(row.path)
         for path in self._sources(row):
             try:
                 source = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -169,8 +182,8 @@ class _Healer:
             found.append(os.path.join(self._release, row.source))
         return found
 
-    def _open_parent(self, row: _Row) -> tuple[int, str]:
-        folder, name = walk.split(row.path)
+    def _open_parent(self, path: str) -> tuple[int, str]:
+        folder, name = walk.split(path)
         try:
             return self._folders.open(folder), name
         except FileNotFoundError:

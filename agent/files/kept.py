@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from agent.files import acl, planfile, walk
@@ -106,6 +107,8 @@ def save_folder(plan: sqlite3.Connection, folder: str, *, is_own: bool = False) 
         status = os.lstat(folder)
     except FileNotFoundError:
         return
+    if not stat.S_ISDIR(status.st_mode):
+        return  # it becomes one
     acls = acl.read_acls(folder) if is_own else (None, None)
     plan.execute(
         "INSERT OR IGNORE INTO folders VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

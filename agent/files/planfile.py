@@ -34,7 +34,8 @@ CREATE TABLE actions (
     old_mtime_ns INTEGER, old_digest BLOB, old_source TEXT, old_context TEXT
 ) WITHOUT ROWID;
 CREATE TABLE seen (
-    path TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL, is_touched INTEGER NOT NULL
+    path TEXT PRIMARY KEY, changed_ns INTEGER NOT NULL, mode INTEGER, uid INTEGER, gid INTEGER,
+    is_touched INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE folders (
     path TEXT PRIMARY KEY, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
@@ -73,7 +74,7 @@ CREATE TABLE words (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
   was      what is there now: file, dir, link, other; NULL: nothing
   old_...  as committed, where that differs from what is wanted; of an adopted file, its mtime_ns
 seen: the folders that the plan looked into, when their entries changed last (0: just then, -1:
-  there was none), and whether something in them will change.
+  there was none), their permissions, and whether something in them will change.
 folders: folders that existed, and in which something changes; as they were. is_own: their
   permissions change, too, or they are removed.
 places: by volume, the folder that takes what is replaced and removed there.
@@ -168,11 +169,12 @@ def transaction(plan: sqlite3.Connection) -> Iterator[None]:
 
 
 def save_words(plan: sqlite3.Connection, **words: str) -> None:
-    """Save words by name; an empty one is removed."""
-    plan.executemany(
-        "INSERT OR REPLACE INTO words VALUES (?, ?)", [item for item in words.items() if item[1]]
-    )
-    plan.executemany("DELETE FROM words WHERE name = ?", [(n,) for n, v in words.items() if not v])
+    """Save words by name, inside a transaction; an empty one is removed."""
+    for name, value in words.items():
+        if value:
+            plan.execute("INSERT OR REPLACE INTO words VALUES (?, ?)", (name, value))
+        else:
+            plan.execute("DELETE FROM words WHERE name = ?", (name,))
 
 
 def load_words(plan: sqlite3.Connection) -> dict[str, str]:

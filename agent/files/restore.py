@@ -45,7 +45,8 @@ def undo(work_dir: Path, *, capture: Capture, cancel: Cancel) -> None:
             return
         failures: list[str] = []
         if "started" in words:
-            planfile.save_words(plan, undoing="yes")
+            with planfile.transaction(plan):
+                planfile.save_words(plan, undoing="yes")
             with closing(_Undo(plan, work_dir, words, capture, cancel)) as work:
                 failures += work.run()
         failures += heal.heal(plan, words, cancel)
@@ -61,7 +62,8 @@ def undo(work_dir: Path, *, capture: Capture, cancel: Cancel) -> None:
                 remedy="Put these back by hand, then deploy a good revision: agentctl deploy",
             )
         if "started" in words:
-            planfile.save_words(plan, undone="yes", undoing="", started="")
+            with planfile.transaction(plan):
+                planfile.save_words(plan, undone="yes", undoing="", started="")
 
 
 def forget(work_dir: Path) -> None:

@@ -97,7 +97,7 @@ _NEEDS = """
 SELECT mount,
     sum(CASE WHEN action = 'mkdir' THEN 4096 * count WHEN how = 'copy' THEN blocks
         ELSE 64 * count END),
-    sum((action = 'mkdir' OR how = 'copy' OR kind = 'link') * count)
+    sum(CASE WHEN kind = 'file' AND how = 'link' THEN 0 ELSE count END)
 FROM tally WHERE action IN ('add', 'replace', 'mkdir') GROUP BY mount
 """  # what is replaced is kept until the commit, and so frees nothing; 64: an entry of a folder
 

@@ -22,7 +22,10 @@ async def do(ctx: Context) -> Result:
 
 
 async def undo(ctx: Context) -> None:
-    """Put back what was there."""
+    """Put back what was there, and what hooks took of the current revision's files.
+
+    Does nothing where there is no plan, and nothing twice.
+    """
     await run_blocking(
         ctx.cancel,
         restore.undo,

@@ -8,51 +8,43 @@ from typing import Any
 from agent.files import plan, planfile
 from agent.formats import appspec as appspec_format
 from agent.formats import manifest
-from agent.formats.appspec import check_tree
-from agent.hooks.runas import check_runas
-from agent.model.appspec import Severity
-from agent.model.errors import AgentError, Code
+from agent.hooks import runas
+from agent.model.appspec import AppSpec, Severity
+from agent.model.deployment import Revision
+from agent.model.errors import AgentError, Code, from_os_error
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
 
 
 async def do(ctx: Context) -> Result:
-    """Read appspec and release.json, make the plan, refuse on it."""
+    """Read appspec and release.json, list every change, refuse where something is in the way."""
     return await run_blocking(ctx.cancel, _plan, ctx)
 
 
 async def report(ctx: Context) -> dict[str, Any]:
-    """The plan as the API gives it."""
+    """The plan as the API gives it; see files.plan.plan_report. Refuses nothing itself."""
     return await run_blocking(ctx.cancel, _report, ctx)
 
 
 def _plan(ctx: Context) -> Result:
-    revision = _make(ctx)
+    revision, summary = _make(ctx)
+    for warning in summary.warnings:
+        ctx.log.line(f"warning: {warning}")
     plan.refuse(ctx.work_dir / planfile.NAME)
-    return Result(revision=revision)
+    counts = ", ".join(f"{count} {action}" for action, count in summary.counts.items())
+    return Result(note=f"{counts}; {summary.bytes} bytes to copy", revision=revision)
 
 
 def _report(ctx: Context) -> dict[str, Any]:
-    revision = _make(ctx)
-    report = plan.plan_report(ctx.work_dir / planfile.NAME)
-    return {**report, "application": revision.application, "version": revision.version}
+    revision, _ = _make(ctx)
+    found = plan.plan_report(ctx.work_dir / planfile.NAME)
+    return {**found, "application": revision.application, "version": revision.version}
 
 
-def _make(ctx: Context):
-    tree = ctx.release.tree
-    appspec, problems = appspec_format.load_appspec(tree)
-    problems = [*problems, *check_tree(appspec, tree)]
-    errors = tuple(str(p) for p in problems if p.severity is Severity.ERROR)
-    if errors:
-        raise AgentError("cannot use the appspec", code=Code.APPSPEC_INVALID, details=errors)
-    for problem in problems:
-        ctx.log.line(f"warning: {problem}")
-    revision = ctx.deployment.revision
-    path = tree / "release.json"
-    if path.is_file():
-        found = manifest.parse_manifest(path.read_bytes())
-        revision = dataclasses.replace(revision, version=found.version)
-    hooks = [hook for each in appspec.hooks.values() for hook in each]
+def _make(ctx: Context) -> tuple[Revision, plan.Summary]:
+    """Make the plan; the revision as its release.json describes it."""
+    revision = _described(ctx)
+    appspec = _load_appspec(ctx)
     request = plan.PlanRequest(
         application=revision.application,
         deployment_id=ctx.deployment.id,
@@ -63,5 +55,48 @@ def _make(ctx: Context):
         state_dir=ctx.settings.state_dir,
         limits=ctx.settings.limits,
     )
-    plan.make_plan(request, ctx.installed, problems=check_runas(hooks), cancel=ctx.cancel)
-    return revision
+    hooks = [hook for hooks in appspec.hooks.values() for hook in hooks]
+    problems = runas.check_runas(hooks)
+    return revision, plan.make_plan(request, ctx.installed, problems=problems, cancel=ctx.cancel)
+
+
+def _load_appspec(ctx: Context) -> AppSpec:
+    """The appspec; its warnings go to the log. Raises AgentError with every error at once."""
+    tree = ctx.release.tree
+    appspec, problems = appspec_format.load_appspec(tree)
+    errors = []
+    for problem in (*problems, *appspec_format.check_tree(appspec, tree)):
+        if problem.severity is Severity.ERROR:
+            errors.append(str(problem))
+        else:
+            ctx.log.line(str(problem))
+    if errors:
+        raise AgentError(
+            f"cannot use {appspec.filename}: it has {len(errors)} error(s) in this bundle",
+            code=Code.APPSPEC_INVALID,
+            details=tuple(errors),
+            remedy="Correct it and check it before publishing, by: agentctl lint FOLDER",
+        )
+    return appspec
+
+
+def _described(ctx: Context) -> Revision:
+    """The revision, with the version that release.json gives it; refuses another application's."""
+    revision = ctx.deployment.revision
+    path = ctx.release.tree / manifest.FILENAME
+    try:
+        with path.open("rb") as file:
+            text = file.read(manifest.MAX_BYTES + 1)
+    except FileNotFoundError:
+        return revision
+    except OSError as error:
+        raise from_os_error(error, f"read {path.name}", code=Code.BUNDLE_REFUSED) from error
+    found = manifest.parse_manifest(text)
+    if found.application not in ("", revision.application):
+        raise AgentError(
+            f"cannot deploy {revision.application}: the bundle is of {found.application},"
+            f" says its {path.name}",
+            code=Code.BUNDLE_REFUSED,
+            remedy=f"Publish it where the bundles of {found.application} lie",
+        )
+    return dataclasses.replace(revision, version=found.version)

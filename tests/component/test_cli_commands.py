@@ -29,8 +29,8 @@ PLAN = {
     "counts": {"add": 2, "replace": 1, "keep": 0},
     "bytes": 12_300_000,
     "changes": [
-        {"action": "add", "path": "/opt/go/new"},
-        {"action": "replace", "path": "/opt/go/old", "owner": "other", "detail": "mode 0644"},
+        {"action": "add", "path": "/opt/go/new", "kind": "file", "detail": ""},
+        {"action": "replace", "path": "/opt/go/old", "kind": "file", "detail": "copy"},
     ],
     "truncated": 7,
     "conflicts": [],
@@ -225,10 +225,10 @@ def test_plan(api: ApiServer, tmp_path: Path) -> None:
         "application": "go-service",
     }
     assert done.stdout.splitlines() == [
-        "go-service 1.215 can be deployed: add 2, replace 1; 12.3 MB to write",
+        "go-service 1.215 can be deployed: add 2, replace 1; 12.3 MB to copy",
         "  warning   hook scripts/x.sh is not executable",
         "  add       /opt/go/new",
-        "  replace   /opt/go/old  (other, mode 0644)",
+        "  replace   /opt/go/old  (copy)",
         "  and 7 more",
         "  space     /: needs 12.3 MB of 5.0 GB free, 3 of 1000 inodes",
     ]

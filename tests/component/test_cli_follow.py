@@ -112,6 +112,7 @@ def test_plain_lines_tell_each_change_once(api: ApiServer) -> None:
     installed = step("install", "done", note="2 files")
     undone = step("install", "undone", undo_seconds=0.2)
     broken = step("start", "failed", seconds=1.5, failure=cause())
+    start_undone = {**broken, "status": "undone", "undo_seconds": 0.4}
     undoing = deployment(None, steps=[step("fetch"), installed, {**broken, "status": "undoing"}])
     api.on(
         "GET",
@@ -122,18 +123,24 @@ def test_plain_lines_tell_each_change_once(api: ApiServer) -> None:
             deployment(None, steps=[step("fetch"), installed]),
             deployment(None, steps=[step("fetch"), installed, broken]),
             undoing,
-            deployment("rolled_back", steps=[step("fetch"), undone, broken]),
+            deployment(
+                None, steps=[step("fetch"), {**installed, "status": "undoing"}, start_undone]
+            ),
+            deployment("rolled_back", steps=[{**undone, "name": "fetch"}, undone, start_undone]),
         ),
     )
     lines = deploy(api).stdout.splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines[:6])
-    assert [line[9:] for line in lines[:6]] == [
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines[:9])
+    assert [line[9:] for line in lines[:9]] == [
         "fetch: doing",
         "fetch: done in 0.31 s",
         "install: done in 0.31 s: 2 files",
         "start: failed: cannot run hook scripts/start.sh: exit code 7",
         "start: undoing",
+        "start: undone in 0.40 s",
+        "install: undoing",
         "install: undone in 0.20 s",
+        "fetch: undone in 0.20 s",
     ]
 
 

@@ -37,7 +37,14 @@ def drop(host: AgentHost, version: str, **options: object) -> Path:
 
 
 def wait_for_version(host: AgentHost, version: str) -> None:
-    wait_until(lambda: host.serving() == version, 20)
+    """Wait until it serves, and its deployment has ended."""
+
+    def ended() -> bool:
+        newest = host.ask("GET", "/v1/deployments?limit=1")["deployments"][:1]
+        done = [(each["version"], each["status"]) for each in newest]
+        return done == [(version, "done")] and host.serving() == version
+
+    wait_until(ended, 20)
 
 
 def decision(host: AgentHost) -> str:
