@@ -133,9 +133,9 @@ class Api:
             last = None
             while True:
                 view = await self._view(deployment)
-                if view != last:
+                if (now := {**view, "seconds": 0}) != last:
                     yield {"deployment": view}
-                    last = view
+                    last = now
                 if view["outcome"] is not None:
                     return
                 await self._queue.wait_for_change(_EVENT_SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -20,7 +19,7 @@ from agent.archive import removal
 from agent.hooks.runner import HookRunner, choose_backend
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
 from agent.model.deployment import Deployment
-from agent.model.errors import AgentError, Code, Conflict
+from agent.model.errors import AgentError, Code
 from agent.model.release import Layout
 from agent.model.settings import Settings, SourceSettings
 from agent.poller import Poller, Source
@@ -127,13 +126,11 @@ class Daemon:
         """The command that this private agent was started for is gone: undo, and end."""
         assert self._options.lifeline is not None
         asyncio.get_running_loop().remove_reader(self._options.lifeline)
-        if queue.running is not None:
-            with contextlib.suppress(Conflict):
-                queue.running.abort("agentctl is gone", now=True)
-        self._last_wait = asyncio.create_task(self._wait_for_idle(queue))
+        self._last_wait = asyncio.create_task(self._end_when_idle(queue))
 
-    async def _wait_for_idle(self, queue: DeploymentQueue) -> None:
-        while queue.running is not None:
+    async def _end_when_idle(self, queue: DeploymentQueue) -> None:
+        await queue.abort_requested(by="the end of agentctl")
+        while await asyncio.to_thread(self._state.unfinished):
             await queue.wait_for_change(1.0)
         self.stop()
 

@@ -53,7 +53,7 @@ class Poller:
         while True:
             await self.poll_once()
             # jitter: many agents on one store must not ask in step
-            await asyncio.sleep(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311
+            await self._queue.wait_for_end(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def poll_once(self) -> str:
         """Ask the source once and act on it; one sentence that says what was decided and why."""

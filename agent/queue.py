@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -35,6 +36,8 @@ class DeploymentQueue:
         self._layout = Layout(equipment.settings.state_dir)
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._requested: set[str] = set()
         self._stopping = False
 
     # asked for by poller and API
@@ -66,6 +69,7 @@ class DeploymentQueue:
         )
         for replaced in await asyncio.to_thread(self._equipment.state.request, deployment):
             logger.info("%s: superseded by %s", replaced, deployment_id)
+        self._requested.add(deployment_id)
         self._work.set()
         self._notify()
         return deployment
@@ -140,6 +144,14 @@ class DeploymentQueue:
         await asyncio.to_thread(self._equipment.state.save, ended)
         self._notify()
 
+    async def abort_requested(self, *, by: str) -> None:
+        """Abort what was asked for since the agent began; what recovery goes on with may end."""
+        unfinished = await asyncio.to_thread(self._equipment.state.unfinished)
+        for deployment in reversed(unfinished):
+            if deployment.id in self._requested:
+                with contextlib.suppress(Conflict):
+                    await self.abort(deployment.id, by=by, now=True)
+
     # the work
 
     async def run(self) -> None:
@@ -157,6 +169,8 @@ class DeploymentQueue:
                 return
             finally:
                 self.running = None
+                self._ended.set()
+                self._ended = asyncio.Event()
                 self._notify()
 
     async def _run_one(self, deployment: Deployment) -> None:
@@ -195,8 +209,14 @@ class DeploymentQueue:
 
     async def wait_for_change(self, seconds: float) -> None:
         """Return at the next change, at the latest after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        await _wait(self._changed, seconds)
+
+    async def wait_for_end(self, seconds: float) -> None:
+        """Return when a deployment ends, at the latest after `seconds`."""
+        await _wait(self._ended, seconds)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -54,7 +54,7 @@ def _unescape(text: str) -> str:
 
 def _mount_number(mounts: Sequence[str]) -> tuple[str, list[str]]:
     """SQL for a path's mount as its number in mounts (the innermost first), and its parameters."""
-    if len(mounts) == 1:
+    if len(mounts) < 2:
         return "0", []
     cases = [f"WHEN path >= ? AND path < ? THEN {number}" for number in range(len(mounts))]
     values = [bound for mount in mounts for bound in planfile.below(mount)]

@@ -33,6 +33,14 @@ def many_files(version: str) -> dict[str, str]:
     return files
 
 
+def without_folder_times(files: dict[str, tuple]) -> dict[str, tuple]:
+    """A fingerprint in which only the times of folders, which installing changes, are left out."""
+    return {
+        path: (found[:3] + found[4:] if found[0].startswith("d") else found)
+        for path, found in files.items()
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
@@ -43,11 +51,12 @@ def test_random_kills_leave_old_or_new(host: AgentHost, seed: int) -> None:
     host.start()
     for version in ("2", "1"):
         assert host.deploy(bundles[version])["outcome"] == "succeeded"
-        wanted[version] = host.files()
+        wanted[version] = without_folder_times(host.files())
     serving = "1"
     pause = threading.Event()
     for number in range(ROUNDS):
         other = "2" if serving == "1" else "1"
+        before = host.files()
         deployment_id = host.request(bundles[other], force=True)
         pause.wait(chance.uniform(0.0, 0.5))  # the moment of the kill is what is tried here
         host.kill()
@@ -61,4 +70,6 @@ def test_random_kills_leave_old_or_new(host: AgentHost, seed: int) -> None:
         if view["outcome"] == "succeeded":
             serving = other
         assert host.serving() == serving, (seed, number, view)
-        assert host.files() == wanted[serving], (seed, number, view["outcome"])
+        if view["outcome"] == "rolled_back":
+            assert host.files() == before, (seed, number)
+        assert without_folder_times(host.files()) == wanted[serving], (seed, number)
