@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -66,15 +67,19 @@ class Record:
 
     async def commit(self, plan: Path, **changes: object) -> None:
         """Make the revision current, with `changes`, in one transaction; all or nothing."""
-        before = self.deployment
+        before, begun = self.deployment, time.monotonic()
         self.change(**changes)
+        self.step(StepName.COMMIT, status=Status.DONE, started_at=time.time())
         steps = [self.steps[name] for name in self._unsaved]
         try:
             await asyncio.to_thread(self._state.commit, self.deployment, steps, plan)
         except AgentError:
             self.deployment = before
+            del self.steps[StepName.COMMIT]
+            self._unsaved.discard(StepName.COMMIT)
             raise
         self._unsaved.clear()
+        self.step(StepName.COMMIT, seconds=time.monotonic() - begun)
         self._on_change()
 
     def fail(self, error: AgentError, place: StepName) -> None:

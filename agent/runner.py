@@ -74,6 +74,8 @@ class Run:
             failed_at = entry.index
             if entry.direction is Direction.FORWARD:
                 failed_at = await self._go_forward(entry.index)
+            elif self.deployment.failure is None:
+                self._fail_by_stop()
             if self.deployment.outcome is None:
                 await self._go_backward(failed_at)
         await self._finish(entry.index if entry.direction is Direction.AFTERWARDS else 0)
@@ -102,6 +104,17 @@ class Run:
                 f"deploying {revision.application} {revision.version} from {revision.bundle},"
                 f" asked for by {self.deployment.requested_by}"
             )
+
+    def _fail_by_stop(self) -> None:
+        step = self.deployment.step or StepName.FETCH
+        self.record.fail(
+            AgentError(
+                f"cannot finish {step}: the agent was stopped in it (killed, or power was lost)",
+                code=Code.AGENT_STOPPED,
+                remedy="Find out why (journalctl -u deploy-agent), then run: agentctl retry",
+            ),
+            step,
+        )
 
     async def _go_forward(self, index: int) -> int:
         """Do the rows from `index` on, and commit; the index of the row that failed."""
@@ -192,7 +205,9 @@ class Run:
                 raise StopRequested
             if row.undo is not None:
                 await self._undo(row, row.undo)
-        touched = any(row.touches and row.name in self.record.steps for row in rows)
+        touched = any(
+            row.touches and row.name in self.record.steps for row in self._equipment.rows
+        )
         outcome = Outcome.ROLLED_BACK if touched else Outcome.FAILED
         if self._work.abort_reason:
             outcome = Outcome.ABORTED

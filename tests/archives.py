@@ -129,8 +129,8 @@ def make_zip64(entry: ZipEntry, *, size: int | None = None, end: int | None = No
     locator = struct.pack(
         "<4sLQL", b"PK\6\7", 0, len(body) + len(directory) if end is None else end, 1
     )
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
-    return body + bytes(directory) + end64 + locator + end
+    last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return body + bytes(directory) + end64 + locator + last
 
 
 def tar_header(name: bytes, kind: bytes = b"0", **fields: bytes) -> bytes:

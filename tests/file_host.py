@@ -48,15 +48,16 @@ Content = str | Link | File
 class FileHost:
     """Everything below base: base/state is the agent's, base/host what is deployed to."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, is_new: bool = True) -> None:
         self.base = base
         self.host = base / "host"
-        self.host.mkdir()
         self.layout = Layout(base / "state")
-        self.layout.releases.mkdir(parents=True)
-        with closing(sqlite3.connect(self.layout.database)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(installed.SCHEMA)
+        if is_new:
+            self.host.mkdir()
+            self.layout.releases.mkdir(parents=True)
+            with closing(sqlite3.connect(self.layout.database)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.executescript(installed.SCHEMA)
         self.installed = installed.InstalledFiles(self.layout.database)
 
     def release(self, name: str, files: dict[str, Content]) -> Release:
@@ -136,6 +137,7 @@ class Deployed:
         self.summary = plan.make_plan(
             request, self.file_host.installed, capture=capture, problems=problems, cancel=Cancel()
         )
+        self._actions = self._read_actions()
         return self.summary
 
     def install(self, capture: plan.Capture = process.capture_blocking) -> int:
@@ -158,7 +160,10 @@ class Deployed:
         restore.forget(self.work_dir)
 
     def actions(self) -> dict[str, str]:
-        """Action by path below host; paths elsewhere, and folders merged with, are left out."""
+        """Action by path below host, as planned; folders merged with are left out."""
+        return self._actions
+
+    def _read_actions(self) -> dict[str, str]:
         with planfile.opened(self.path) as found:
             rows = found.execute("SELECT path, action FROM actions WHERE action <> 'merge'")
             base = f"{self.file_host.host}/"

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_DEPTH = 4
+_DEPTH = 2
 
 
 def ahead(source: Iterator[T]) -> Generator[T, None, None]:
-    """What `source` yields, up to four items ahead of the consumer; its errors come through.
+    """What `source` yields, a few items ahead of the consumer; its errors come through.
 
     Worth it where both sides spend their time outside of the interpreter's lock: inflating on
     one side, hashing and writing on the other. Closing the generator ends the thread.

@@ -123,5 +123,5 @@ def _clone(source: int, target: int) -> bool:
 def _too_big(limit_bytes: int) -> AgentError:
     return refused_bundle(
         f"it is bigger than {limit_bytes} bytes",
-        "Raise limits.bundle_bytes in agent.yaml if this bundle is meant to be so.",
+        "Raise limits.bundle in agent.yaml if this bundle is meant to be so.",
     )

@@ -150,7 +150,7 @@ class _Packing:
         self._waiting += piece
         self._size += len(piece)
         if self._size > self._limits.bundle_bytes:
-            raise over_limit(f"more than {self._limits.bundle_bytes} bytes", "bundle_bytes")
+            raise over_limit(f"more than {self._limits.bundle_bytes} bytes", "bundle")
         if len(self._waiting) >= _PIECE_BYTES:
             self._flush()
 

@@ -15,8 +15,8 @@ from agent.model.settings import Limits
 from agent.system.cancel import Cancel
 
 RATIO_FROM_BYTES = 64 * 2**20  # below this much a bomb does no harm, and small files pack well
-_READ_BYTES = 128 * 1024
-_PIECE_BYTES = 512 * 1024
+_READ_BYTES = 64 * 1024
+_PIECE_BYTES = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -32,7 +32,7 @@ class Gunzip:
         self._inflated = 0
 
     def pieces(self) -> Iterator[bytes]:
-        """The content in pieces of at most 512 KiB; the checksums are checked at the end.
+        """The content in pieces of at most 256 KiB; the checksums are checked at the end.
 
         Raises AgentError: BUNDLE_DAMAGED where it is cut off or does not inflate,
         BUNDLE_REFUSED where it grows beyond the ratio.

@@ -151,7 +151,7 @@ class Roll:
         self.bytes += member.size
         if self.bytes > self._limits.unpacked_bytes:
             raise over_limit(
-                f"more than {self._limits.unpacked_bytes} bytes of content", "unpacked_bytes"
+                f"more than {self._limits.unpacked_bytes} bytes of content", "unpacked"
             )
         if self.bytes > max(RATIO_FROM_BYTES, self._bundle_bytes * self._limits.ratio):
             raise over_limit(f"more than {self._limits.ratio} times the bundle's size", "ratio")

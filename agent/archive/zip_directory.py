@@ -27,6 +27,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _END64_MAGIC = b"PK\x06\x06"
 _ENTRY = struct.Struct("<4sxB2x4H3L4H2xLL")  # without versions and internal attributes
 _ENTRY_MAGIC = b"PK\x01\x02"
+_LENGTHS = slice(9, 12)  # of name, extra fields and comment
 _EXTRA = struct.Struct("<HH")
 _COMMENT_MAX = 0xFFFF
 _IN_ZIP64 = 0xFFFFFFFF  # the true number stands in the zip64 extra field
@@ -91,18 +92,15 @@ def read_members(fd: int, directory: Directory) -> Iterator[Member]:
             buffer = os.pread(fd, min(_READ_BYTES, end - base), base)
         if base + at + _ENTRY.size > end:
             raise damaged("the central directory is cut off")
-        magic, *fields, name_bytes, extra_bytes, comment_bytes, disk, attributes, pos = (
-            _ENTRY.unpack_from(buffer, at)
-        )
+        fields = _ENTRY.unpack_from(buffer, at)
+        name_bytes, extra_bytes, comment_bytes = fields[_LENGTHS]
         at += _ENTRY.size
         name = buffer[at : at + name_bytes]
         extra = buffer[at + name_bytes : at + name_bytes + extra_bytes]
         at += name_bytes + extra_bytes + comment_bytes
-        if magic != _ENTRY_MAGIC or at > len(buffer):
+        if fields[0] != _ENTRY_MAGIC or at > len(buffer):
             raise damaged("the central directory is damaged")
-        if disk not in (0, 0xFFFF):
-            raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
-        member = _to_member(name, extra, (*fields, attributes, pos), directory.offset)
+        member = _to_member(name, extra, fields, directory.offset)
         if member.kind is EntryKind.LINK:
             member = member._replace(target=_read_link(links, member))
         count += 1
@@ -144,13 +142,15 @@ def _read_end64(fd: int, offset: int, locator: int, old: Directory) -> Directory
 
 
 def _to_member(raw_name: bytes, extra: bytes, fields: tuple[int, ...], content_end: int) -> Member:
-    """One entry. fields: host, flags, method, time, date, crc, sizes, attributes, offset."""
-    host, flags, method, time, date, crc, packed, size, attributes, pos = fields
+    """One entry. fields: as _ENTRY has them."""
+    _, host, flags, method, time, date, crc, packed, size, _, _, _, disk, attributes, pos = fields
     name = zip_content.decode_name(raw_name, flags)
     if _IN_ZIP64 in (size, packed, pos):
         size, packed, pos = _sizes64((size, packed, pos), extra, name)
     if flags & _REFUSED_FLAGS or method not in zip_content.METHODS:
         raise _not_supported(name, flags, method)
+    if disk not in (0, 0xFFFF):
+        raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
     if pos + zip_content.LOCAL_BYTES + len(raw_name) + packed > content_end:
         raise refused(name, "lies outside the archive's content")
     kind, mode = _kind_and_mode(name, attributes >> 16 if host in _UNIX_HOSTS else 0)
@@ -172,18 +172,20 @@ def _not_supported(name: str, flags: int, method: int) -> AgentError:
     return refused(name, f"is packed by method {method}, which is not supported", remedy)
 
 
-def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """The extra fields: kind and value."""
+def _extra_field(extra: bytes, wanted: int) -> bytes:
+    """The value of the first extra field of that kind; b"" without one."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = _EXTRA.unpack_from(extra, at)
-        yield kind, extra[at + 4 : at + 4 + length]
+        if kind == wanted:
+            return extra[at + 4 : at + 4 + length]
         at += 4 + length
+    return b""
 
 
 def _sizes64(numbers: tuple[int, int, int], extra: bytes, name: str) -> tuple[int, int, int]:
     """Size, packed size and offset: those from the zip64 extra field that did not fit."""
-    value = next((value for kind, value in _extra_fields(extra) if kind == _ZIP64_EXTRA), b"")
+    value = _extra_field(extra, _ZIP64_EXTRA)
     found = []
     for number in numbers:
         if number == _IN_ZIP64:
@@ -198,9 +200,9 @@ def _sizes64(numbers: tuple[int, int, int], extra: bytes, name: str) -> tuple[in
 
 def _seconds(date: int, time: int, extra: bytes) -> int:
     """The mtime in Unix seconds, of the extra field if there is one; 0 if it is before 1970."""
-    for kind, value in _extra_fields(extra):
-        if kind == _TIME_EXTRA and len(value) >= 5 and value[0] & 1:
-            return max(0, int.from_bytes(value[1:5], "little", signed=True))
+    value = _extra_field(extra, _TIME_EXTRA)
+    if len(value) >= 5 and value[0] & 1:
+        return max(0, int.from_bytes(value[1:5], "little", signed=True))
     return _dos_seconds(date, time)
 
 

@@ -35,6 +35,14 @@ def install(work_dir: Path, *, capture: Capture, progress: Progress, cancel: Can
     The host is compared once more before the first change, since hooks ran after the plan was
     made. Raises AgentError; what was done until then is taken back by restore.undo.
     """
+    try:
+        return _install(work_dir, capture, progress, cancel)
+    except OSError as error:
+        doing = f"look at {error.filename}" if error.filename else "install the files"
+        raise from_os_error(error, doing, code=Code.INSTALL_FAILED) from error
+
+
+def _install(work_dir: Path, capture: Capture, progress: Progress, cancel: Cancel) -> int:
     with planfile.opened(work_dir / planfile.NAME, cancel) as plan_:
         words = planfile.load_words(plan_)
         if "started" not in words:

@@ -52,11 +52,7 @@ class Findings:
 def compare(plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel) -> Findings:
     """Set each path's action, and save conflicts and what the second comparison needs."""
     with closing(_Comparison(plan, behavior, cancel, is_first=True)) as comparison:
-        start = ""
-        query = f"{_QUERY} WHERE path >= ? ORDER BY path LIMIT {_BATCH}"
-        while rows := plan.execute(query, (start,)).fetchall():
-            comparison.look_at(rows)
-            start = max(f"{rows[-1][0]}\0", comparison.beyond)  # nothing is below what is missing
+        comparison.look_at_all("1")
     plan.executemany(
         "INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?)",
         [
@@ -72,9 +68,7 @@ def compare_again(
 ) -> Findings:
     """The same for what may have changed since; all else is as compare() left it."""
     with closing(_Comparison(plan, behavior, cancel, is_first=False)) as comparison:
-        dirty = comparison.look_at(
-            plan.execute(f"{_QUERY} WHERE kind = 'dir' ORDER BY path").fetchall()
-        )
+        dirty = comparison.look_at_all("kind = 'dir'")
         for folder, changed_ns, is_touched in plan.execute(
             "SELECT path, changed_ns, is_touched FROM seen ORDER BY path"
         ):
@@ -82,13 +76,10 @@ def compare_again(
                 comparison.findings.touched.add(folder)
             if changed_ns == 0 or _look(folder)[0] != changed_ns:
                 dirty.add(folder)
-        query = (
-            f"{_QUERY} WHERE path >= ? AND path < ? AND kind <> 'dir'"
-            " AND instr(substr(path, ?), '/') = 0 ORDER BY path"
-        )
+        inside = "path >= ? AND path < ? AND kind <> 'dir' AND instr(substr(path, ?), '/') = 0"
         for folder in sorted(dirty):
             first, beyond = planfile.below(folder)
-            comparison.look_at(plan.execute(query, (first, beyond, len(first) + 1)).fetchall())
+            comparison.look_at_all(inside, first, beyond, len(first) + 1)
     return comparison.findings
 
 
@@ -109,7 +100,6 @@ class _Comparison:
     """One comparison on its way.
 
     seen: the folders that were looked into, and what _look() gave.
-    beyond: the end of the paths below the last folder that is missing.
     """
 
     def __init__(
@@ -122,8 +112,7 @@ class _Comparison:
     ) -> None:
         self.findings = Findings()
         self.seen: dict[str, tuple[int, int | None, int | None, int | None]] = {}
-        self.beyond = ""
-        self._missing = ""
+        self._missing, self._beyond = "", ""  # the bounds of what a missing folder would hold
         self._plan = plan
         self._behavior = behavior
         self._cancel = cancel
@@ -136,14 +125,23 @@ class _Comparison:
         """Close what is open."""
         self._folders.close()
 
-    def look_at(self, rows: Iterable[_Fast]) -> set[str]:
-        """Compare some paths, in their order; the folders that are there now and were not."""
-        self._cancel.check()
+    def look_at_all(self, where: str, *values: object) -> set[str]:
+        """Compare the paths `where`, in order; the folders that were missing and are there now."""
+        query = f"{_QUERY} WHERE path >= ? AND {where} ORDER BY path LIMIT {_BATCH}"
+        start, appeared = "", set()
+        self._missing, self._beyond = "", ""
+        while rows := self._plan.execute(query, (start, *values)).fetchall():
+            self._cancel.check()
+            appeared |= self._look_at(rows)
+            start = max(f"{rows[-1][0]}\0", self._beyond)  # nothing is below what is missing
+        return appeared
+
+    def _look_at(self, rows: Iterable[_Fast]) -> set[str]:
         appeared = set()
         updates: list[tuple[object, ...]] = []
         for row in rows:
             path = row[0]
-            if path < self.beyond and path.startswith(self._missing):
+            if path < self._beyond and path.startswith(self._missing):
                 continue
             cut = path.rfind("/")
             if path[:cut] != self._folder:
@@ -157,19 +155,11 @@ class _Comparison:
                 pass
             if found is None and row[2] == "dir":
                 self._miss(row)
-            if (
-                found is not None
-                and row[1] == "keep"
-                and row[2] == "file"
-                and found.st_mtime_ns == row[3]
-                and found.st_size == row[4]
-                and found.st_mode == row[5]
-                and found.st_uid == row[6]
-                and found.st_gid == row[7]
-            ):
-                continue
-            if found is not None and row[1] == "mkdir":
-                appeared.add(path)
+            if found is not None:
+                if row[1] == "keep" and row[2] == "file" and _is_as_committed(row, found):
+                    continue
+                if row[1] == "mkdir":
+                    appeared.add(path)
             self._choose(Row._make(self._plan.execute(_FULL, (path,)).fetchone()), found, updates)
         self._plan.executemany(
             "UPDATE actions SET action = ?, was = ?, intact = intact AND ?,"
@@ -193,14 +183,14 @@ class _Comparison:
 
     def _miss(self, row: _Fast) -> None:
         """Nothing is below a folder that is missing: set it so, and look at none of it."""
-        self._missing, self.beyond = planfile.below(row[0])
+        self._missing, self._beyond = planfile.below(row[0])
         if self._is_first or row[1] != Action.MKDIR:  # else they are set so already
             self._plan.execute(
                 "UPDATE actions SET was = NULL, intact = intact AND ?,"
                 " action = CASE WHEN ours = 3 THEN action WHEN kind = 'dir' THEN 'mkdir'"
                 " ELSE 'add' END WHERE path >= ? AND path < ? AND ours <> -1"
                 " AND (was IS NOT NULL OR intact OR action NOT IN ('add', 'mkdir'))",
-                (not self._is_first, self._missing, self.beyond),
+                (not self._is_first, self._missing, self._beyond),
             )
 
     def _choose(
@@ -225,6 +215,16 @@ class _Comparison:
         intact = choice.intact or not self._is_first
         if (choice.action, choice.was) != (row.action, row.was) or choice.mtime_ns or not intact:
             updates.append((choice.action, choice.was, intact, choice.mtime_ns, row.path))
+
+
+def _is_as_committed(row: _Fast, found: os.stat_result) -> bool:
+    return (
+        found.st_mtime_ns == row[3]
+        and found.st_size == row[4]
+        and found.st_mode == row[5]
+        and found.st_uid == row[6]
+        and found.st_gid == row[7]
+    )
 
 
 def _check_cleared(plan: sqlite3.Connection, path: str) -> None:

@@ -96,13 +96,7 @@ class Maker:
                         and status.st_gid == gid
                         and not inherits
                     ):
-                        os.link(
-                            name,
-                            path[cut + 1 :],
-                            src_dir_fd=where,
-                            dst_dir_fd=parent,
-                            follow_symlinks=False,
-                        )
+                        _link((where, name), (parent, path[cut + 1 :]))
                         continue
             except OSError:
                 target_folder = source_folder = "\0"
@@ -176,7 +170,7 @@ class Maker:
         ) and not self._adjust(row, status, where, source):
             return False
         try:
-            os.link(source, name, src_dir_fd=where, dst_dir_fd=parent, follow_symlinks=False)
+            _link((where, source), (parent, name))
         except FileExistsError:
             if name != self._partial:
                 raise
@@ -209,6 +203,11 @@ class Maker:
     def _clear(self, parent: int) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._partial, dir_fd=parent)
+
+
+def _link(source: tuple[int, str], target: tuple[int, str]) -> None:
+    """Make a hard link. Each is a folder and a name in it."""
+    os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0], follow_symlinks=False)
 
 
 def exists(folder: int, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from agent.files import acl, choose, compare, owners, planfile, selinux, volumes, wanted
 from agent.files.owners import Capture
 from agent.model.appspec import AppSpec, FileExistsBehavior
-from agent.model.errors import AgentError, Code
+from agent.model.errors import AgentError, Code, from_os_error
 from agent.model.release import Release
 from agent.model.settings import Limits
 from agent.system import process
@@ -72,6 +72,20 @@ def make_plan(
     problems: what others found already (hooks whose user does not exist); the plan refuses on it.
     Raises AgentError when the plan cannot be made; what is found to be wrong is in the plan.
     """
+    try:
+        return _make(request, committed, problems, capture, cancel)
+    except OSError as error:
+        doing = f"look at {error.filename}" if error.filename else "make the plan"
+        raise from_os_error(error, doing, code=Code.PLAN_REFUSED) from error
+
+
+def _make(
+    request: PlanRequest,
+    committed: Committed,
+    problems: Sequence[str],
+    capture: Capture,
+    cancel: Cancel,
+) -> Summary:
     with planfile.making(request.work_dir / planfile.NAME, cancel) as plan:
         index = f"{request.release.index.absolute().as_uri()}?mode=ro"
         plan.execute("ATTACH DATABASE ? AS release", (index,))
@@ -172,7 +186,7 @@ def refuse(path: Path) -> None:
 
 def refuse_late(plan: sqlite3.Connection) -> None:
     """The same for a plan that is open, and was made before the hooks ran."""
-    _refuse(plan, "somebody put them there since the plan was made", Code.INSTALL_FAILED)
+    _refuse(plan, "this changed since the plan was made", Code.INSTALL_FAILED)
 
 
 def _refuse(plan: sqlite3.Connection, remark: str, code: Code) -> None:
@@ -192,9 +206,13 @@ def _refuse(plan: sqlite3.Connection, remark: str, code: Code) -> None:
     ]
     if conflicts + problems > len(details):
         details.append(f"and {conflicts + problems - len(details)} more")
-    counts = [(conflicts, "files in the way"), (problems, "problems")]
+    counts = []
+    if conflicts:
+        counts.append(f"{conflicts} file{'s' if conflicts > 1 else ''} in the way")
+    if problems:
+        counts.append(f"{problems} problem{'s' if problems > 1 else ''}")
     raise AgentError(
-        f"cannot deploy: {' and '.join(f'{n} {what}' for n, what in counts if n)}; {remark}",
+        f"cannot deploy: {' and '.join(counts)}; {remark}",
         code=code,
         details=tuple(details),
         remedy=_remedy(plan) if conflicts else "Correct them, then run: agentctl retry",

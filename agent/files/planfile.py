@@ -96,15 +96,19 @@ def translated(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")  # set on errors that SQLite itself raised
-        if name == "SQLITE_INTERRUPT":
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
             raise Interrupted("stopped", code=Code.ABORTED) from error
-        full = name.startswith(("SQLITE_FULL", "SQLITE_IOERR"))
         raise AgentError(
             f"cannot {doing} the plan {path}: {error}",
-            code=Code.DISK_FULL if full else Code.INSTALL_FAILED,
+            code=Code.DISK_FULL if is_disk_full(error) else Code.INSTALL_FAILED,
             remedy=f"Look at the free space of {path.parent}, then run: agentctl retry",
         ) from error
+
+
+def is_disk_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room; SQLite tells it as a failed write, too."""
+    name = getattr(error, "sqlite_errorname", "")  # set on errors that SQLite itself raised
+    return bool(name.startswith(("SQLITE_FULL", "SQLITE_IOERR")))
 
 
 @contextmanager
@@ -112,7 +116,7 @@ def making(path: Path, cancel: Cancel) -> Iterator[sqlite3.Connection]:
     """A new plan file: it gets its name when it is complete and on the disk."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
-    with translated(path, "make"), closing(_connect(partial, cancel)) as plan:
+    with translated(path, "make"), closing(_connect(partial, "rwc", cancel)) as plan:
         # nothing reads it before it is complete: it needs no journal and no sync of its own
         plan.execute("PRAGMA journal_mode = OFF")
         plan.execute("PRAGMA synchronous = OFF")
@@ -133,7 +137,7 @@ def making(path: Path, cancel: Cancel) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def opened(path: Path, cancel: Cancel | None = None) -> Iterator[sqlite3.Connection]:
     """A plan file that exists; each change is on the disk when its transaction ends."""
-    with translated(path, "read"), closing(_connect(path, cancel)) as plan:
+    with translated(path, "read"), closing(_connect(path, "rw", cancel)) as plan:
         plan.execute("PRAGMA synchronous = FULL")
         level = plan.execute("PRAGMA user_version").fetchone()[0]
         if level != _LEVEL:
@@ -145,8 +149,8 @@ def opened(path: Path, cancel: Cancel | None = None) -> Iterator[sqlite3.Connect
         yield plan
 
 
-def _connect(path: Path, cancel: Cancel | None) -> sqlite3.Connection:
-    uri = path.absolute().as_uri()
+def _connect(path: Path, mode: str, cancel: Cancel | None) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     plan = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     os.chmod(path, 0o600)
     plan.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -185,7 +189,8 @@ def load_words(plan: sqlite3.Connection) -> dict[str, str]:
 def add_finding(
     plan: sqlite3.Connection, kind: str, text: str, *, path: str = "", owner: str = ""
 ) -> None:
-    """Add a conflict, a problem or a warning."""
+    """Add a conflict, a problem or a warning. Names on a host need not be UTF-8: text is shown."""
+    text = text.encode(errors="backslashreplace").decode()
     plan.execute(
         "INSERT INTO findings (kind, path, owner, text) VALUES (?, ?, ?, ?)",
         (kind, path, owner, text),

@@ -7,6 +7,7 @@ after a crash in it, does no harm.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -43,31 +44,50 @@ def undo(work_dir: Path, *, capture: Capture, cancel: Cancel) -> None:
         words = planfile.load_words(plan)
         if "undone" in words:
             return
-        failures: list[str] = []
-        if "started" in words:
-            with planfile.transaction(plan):
-                planfile.save_words(plan, undoing="yes")
-            with closing(_Undo(plan, work_dir, words, capture, cancel)) as work:
-                failures += work.run()
-        failures += heal.heal(plan, words, cancel)
-        if "started" in words:
-            _remove_empty_places(plan)
-            failures += _put_folders_back(plan)
-        apply.sync(plan, work_dir)
+        failures = _undo(plan, work_dir, words, capture, cancel)
         if failures:
             raise AgentError(
-                f"cannot put back all files: {len(failures)} failed",
+                f"cannot put back {len(failures)} of the files",
                 code=Code.INSTALL_FAILED,
                 details=tuple(failures[:_LISTED]),
                 remedy="Put these back by hand, then deploy a good revision: agentctl deploy",
             )
         if "started" in words:
-            with planfile.transaction(plan):
-                planfile.save_words(plan, undone="yes", undoing="", started="")
+            _note(plan, undone="yes", undoing="", started="")
+
+
+def _undo(
+    plan: sqlite3.Connection,
+    work_dir: Path,
+    words: dict[str, str],
+    capture: Capture,
+    cancel: Cancel,
+) -> list[str]:
+    """A line for each failure."""
+    if "started" not in words:
+        return heal.heal(plan, words, cancel)
+    _note(plan, undoing="yes")
+    with closing(_Undo(plan, work_dir, words, capture, cancel)) as work:
+        failures = work.run()
+    failures += heal.heal(plan, words, cancel)
+    _remove_empty_places(plan)
+    failures += _put_folders_back(plan)
+    apply.sync(plan, work_dir)
+    return failures
+
+
+def _note(plan: sqlite3.Connection, **words: str) -> None:
+    """Save words, if there is room: a full disk is why many an install is undone."""
+    try:
+        with planfile.transaction(plan):
+            planfile.save_words(plan, **words)
+    except sqlite3.Error as error:
+        if not planfile.is_disk_full(error):
+            raise
 
 
 def forget(work_dir: Path) -> None:
-    """Remove what was kept for an undo; blocks. Raises OSError.
+    """Remove the plan and what was kept for an undo; blocks. Raises OSError.
 
     For a deployment that has ended. After an undo that failed, all is left for a person to see.
     """
@@ -80,6 +100,7 @@ def forget(work_dir: Path) -> None:
         for (place,) in plan.execute("SELECT path FROM places").fetchall():
             with suppress(FileNotFoundError):
                 shutil.rmtree(place)
+    path.unlink()
 
 
 class _Row(NamedTuple):
@@ -90,11 +111,14 @@ class _Row(NamedTuple):
     kind: str
     was: str | None
     ours: int
-    context: str | None
-    old_context: str | None
 
 
-_COLUMNS = "path, action, kind, was, ours, context, old_context"
+_COLUMNS = "path, action, kind, was, ours"
+_CONTEXTS = """
+SELECT path, old_context FROM actions
+WHERE ours IN (0, 2) AND action IN ('add', 'replace', 'mkdir') AND context IS NOT NULL
+    OR ours IN (2, 3) AND old_context IS NOT NULL
+"""
 
 
 class _Undo:
@@ -138,6 +162,11 @@ class _Undo:
         )
         for number, row in enumerate(map(_Row._make, self._plan.execute(query))):
             self._each(number, row, self._put_back)
+        for path, old in self._plan.execute(_CONTEXTS):
+            try:
+                selinux.put_back(path, old, self._capture)
+            except AgentError as error:
+                self.failures.append(f"{path}: {error.message}")
         return self.failures
 
     def _each(self, number: int, row: _Row, work: Callable[[_Row, str, str], None]) -> None:
@@ -179,7 +208,7 @@ class _Undo:
                 continue
             skipped = f"{path}/"
             folder, name = walk.split(path)
-            with suppress(OSError):  # then it is emptied path by path, and failures are told
+            with suppress(OSError, sqlite3.Error):  # then it is emptied path by path
                 place = self._kept.own_place_for(folder)
                 if place is None or walk.find_stranger(
                     self._plan, path, where=_MADE, ignore=self._partial
@@ -205,8 +234,6 @@ class _Undo:
 
     def _take_away(self, row: _Row, folder: str, name: str) -> None:
         """Remove what the install made at a path where nothing, or something else, was."""
-        if row.context is not None and row.action != Action.REPLACE:
-            selinux.put_back(row.path, None, self._capture)
         with suppress(FileNotFoundError, NotADirectoryError):
             parent = self._open(folder)
             if row.kind != "dir":
@@ -227,11 +254,12 @@ class _Undo:
             return
         kept = kept_name(row.path)
         for place in self._places:
-            with suppress(FileNotFoundError):
+            try:
                 os.rename(kept, name, src_dir_fd=place, dst_dir_fd=self._open_anew(folder))
                 break
-        if row.context != row.old_context and row.ours in (2, 3):
-            selinux.put_back(row.path, row.old_context, self._capture)
+            except OSError as error:  # it is kept in another place, or was not replaced yet
+                if error.errno not in (errno.ENOENT, errno.EXDEV):
+                    raise
 
 
 def _is_folder(parent: int, name: str) -> bool:

@@ -34,8 +34,8 @@ def check_tools(plan: sqlite3.Connection, capture: Capture) -> None:
     for argv in _TOOLS:
         if capture(argv).code == 127:
             text = (
-                f"context: this host has no {argv[0]}; install it with: apt install"
-                " policycoreutils policycoreutils-python-utils"
+                f"context: this host has no {argv[0]}; install SELinux's tools"
+                " (apt search semanage), or take context out of the appspec's permissions"
             )
             planfile.add_finding(plan, "problem", text)
 

@@ -48,8 +48,8 @@ def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None
     ]
     permissions.save_rules(plan, appspec.permissions)
     _save_copied(plan, appspec, parts)
-    rule, values = permissions.rule_of(appspec.permissions)
-    values |= {"application": application, "euid": str(os.geteuid()), "egid": str(os.getegid())}
+    rule, named = permissions.rule_of(appspec.permissions)
+    values = {**named, "application": application, "euid": os.geteuid(), "egid": os.getegid()}
     _save_folders_above(plan, parts)
     plan.execute(_insert(_FOLDERS_ABOVE, rule), values)
     for part in parts:
@@ -59,7 +59,8 @@ def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None
         if len(appspec.permissions) > 1:
             _check_permissions_once(plan, appspec, wanted, where)
     permissions.check_rules(plan, appspec.permissions)
-    plan.execute(_NOT_WANTED_ANY_MORE, values)
+    if plan.execute(_HAS_MORE, values).fetchone()[0]:
+        plan.execute(_NOT_WANTED_ANY_MORE, values)
 
 
 # destinations
@@ -115,8 +116,10 @@ def _split(plan: sqlite3.Connection, part: Part, is_ours: Callable[[str], bool])
         except (FileNotFoundError, NotADirectoryError):
             skipped = f"{source}/"
             continue
-        if stat.S_ISLNK(mode) and not is_ours(path) and os.path.isdir(path):
-            skipped = f"{source}/"
+        if not stat.S_ISLNK(mode):
+            continue
+        skipped = f"{source}/"  # nothing is looked at through it
+        if not is_ours(path) and os.path.isdir(path):
             elsewhere.append(source)
             real = _resolve(plan, path, is_ours)
             if real is not None:
@@ -174,11 +177,6 @@ def _odd_link(link: str, owner: int) -> str:
 
 # rows
 
-_COLUMNS = (
-    "path, action, kind, source, how, mode, uid, gid, size, mtime_ns, digest, target, acl,"
-    " context, rule, ours, intact, old_kind, old_mode, old_uid, old_gid, old_size,"
-    " old_mtime_ns, old_digest, old_source, old_context"
-)
 _FOLDERS_ABOVE = (
     "SELECT NULL AS source, path, named, 'dir' AS kind, NULL AS mode, NULL AS size,"
     " NULL AS mtime_ns, NULL AS digest, NULL AS target FROM folders_above"
@@ -214,22 +212,22 @@ def _bounds(source: str) -> tuple[str, str]:
     return planfile.below(source) if source else ("", "\U0010ffff")
 
 
-def _insert(wanted: str, rule: str) -> str:
-    """The statement that makes actions of what `wanted` selects.
-
-    From the inside out: which permission applies; what it makes of owner, group and mode; what
-    of it was committed here, by whom (ours: see planfile); which action that is, if the host is
-    as it was left. LIMIT -1 limits nothing: it keeps SQLite from working out `ours` again for
-    each use of it, which takes twice the time.
-    """
-    return f"""
-INSERT INTO actions ({_COLUMNS})
+# From the inside out: which permission applies; what it makes of owner, group and mode; what of it
+# was committed here, by whom (ours: see planfile); which action that is, if the host is as it was
+# left. LIMIT -1 limits nothing: it keeps SQLite from working out `ours` again for each use of it,
+# which takes twice the time. 3090: 06022, set ids and writable for others; 493: 0755; 511: 0777.
+_INSERT = """
+INSERT INTO actions (
+    path, action, kind, source, how, mode, uid, gid, size, mtime_ns, digest, target, acl,
+    context, rule, ours, intact, old_kind, old_mode, old_uid, old_gid, old_size,
+    old_mtime_ns, old_digest, old_source, old_context
+)
 SELECT path,
     CASE WHEN ours = -1 THEN 'conflict'
         WHEN kind = 'dir' THEN CASE ours WHEN 0 THEN 'mkdir' ELSE 'keep' END
         ELSE CASE ours WHEN 0 THEN 'add' WHEN 1 THEN 'keep' ELSE 'replace' END END,
     kind, source,
-    CASE WHEN kind = 'file' THEN CASE WHEN uid = :euid + 0 AND mode & 3090 = 0 AND acl IS NULL
+    CASE WHEN kind = 'file' THEN CASE WHEN uid = :euid AND mode & 3090 = 0 AND acl IS NULL
         AND context IS NULL AND source NOT IN (SELECT path FROM copied)
         AND NOT EXISTS (SELECT 1 FROM copied_below WHERE source >= first AND source < beyond)
         THEN 'link' ELSE 'copy' END END,
@@ -252,24 +250,31 @@ FROM (SELECT w.*, i.kind AS i_kind, i.mode AS i_mode, i.uid AS i_uid, i.gid AS i
             WHEN i.digest = w.digest AND (w.kind = 'link'
                 OR i.mode = w.mode AND i.uid = w.uid AND i.gid = w.gid) THEN 1
             ELSE 2 END AS ours
-    FROM (SELECT v.path, v.kind, v.source, v.size, v.mtime_ns, v.digest, v.target, v.rule,
-            CASE WHEN r.has_acl THEN acl_mode(v.rule, v.mode) ELSE v.mode END AS mode,
-            v.uid, v.gid, r.context,
-            CASE WHEN r.has_acl THEN acl_text(v.rule, v.mode, v.kind) END AS acl
-        FROM (SELECT n.*,
-                CASE n.kind WHEN 'dir' THEN coalesce(q.mode, CASE WHEN q.has_acl THEN 493 END)
-                    WHEN 'file' THEN coalesce(q.mode, n.mode0) ELSE 511 END AS mode,
-                CASE n.kind WHEN 'dir' THEN q.uid ELSE coalesce(q.uid, :euid + 0) END AS uid,
-                CASE n.kind WHEN 'dir' THEN q.gid ELSE coalesce(q.gid, :egid + 0) END AS gid
+    FROM (SELECT v.*,
+            CASE WHEN has_acl THEN acl_mode(rule, plain_mode) ELSE plain_mode END AS mode,
+            CASE WHEN has_acl THEN acl_text(rule, plain_mode, kind) END AS acl
+        FROM (SELECT n.*, r.has_acl, r.context,
+                CASE kind WHEN 'dir' THEN coalesce(r.mode, CASE WHEN r.has_acl THEN 493 END)
+                    WHEN 'file' THEN coalesce(r.mode, bundle_mode) ELSE 511 END AS plain_mode,
+                CASE kind WHEN 'dir' THEN r.uid ELSE coalesce(r.uid, :euid) END AS uid,
+                CASE kind WHEN 'dir' THEN r.gid ELSE coalesce(r.gid, :egid) END AS gid
             FROM (SELECT path, named, kind, source, size, mtime_ns, digest, target,
-                    mode AS mode0, {rule} AS rule FROM ({wanted})) n
-            LEFT JOIN rules q ON q.rule = n.rule) v
-        LEFT JOIN rules r ON r.rule = v.rule) w
+                    mode AS bundle_mode, {rule} AS rule FROM ({wanted})) n
+            LEFT JOIN rules r ON r.rule = n.rule) v) w
     LEFT JOIN committed.installed i ON i.path = w.path LIMIT -1)
 WHERE 1 ON CONFLICT (path) DO NOTHING
-"""  # noqa: S608 - 3090: 06022, set ids and writable for others; 493: 0755; 511: 0777
+"""
 
 
+def _insert(wanted: str, rule: str) -> str:
+    """The statement that makes actions of what `wanted` selects, by the permission `rule`."""
+    return _INSERT.format(wanted=wanted, rule=rule)
+
+
+_HAS_MORE = """
+SELECT (SELECT count(*) FROM committed.installed WHERE application = :application)
+    > (SELECT count(*) FROM actions WHERE ours > 0)
+"""  # a third of the time that the search itself takes
 _NOT_WANTED_ANY_MORE = """
 INSERT INTO actions (path, action, kind, ours, intact, old_kind, old_mode, old_uid, old_gid,
     old_size, old_mtime_ns, old_digest, old_source, old_context)

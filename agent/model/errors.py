@@ -35,6 +35,7 @@ class Code(StrEnum):
     VERSION_MISMATCH = "version-mismatch"
     STEP_TIMEOUT = "step-timeout"
     TOO_MANY_STARTS = "too-many-starts"
+    AGENT_STOPPED = "agent-stopped"
     ABORTED = "aborted"
     QUARANTINED = "quarantined"
     HELD = "held"

@@ -34,9 +34,9 @@ def sync_folder(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace `path` as a whole: a reader, and a power loss, see the old or the new. Raises OSError.
+    """Replace `path` as a whole: a reader, or a power loss, finds the old or the new.
 
-    mode: permission bits of the new file, whatever the umask is.
+    mode: permission bits of the new file, whatever the umask is. Raises OSError.
     """
     partial = path.with_name(f".{path.name}.partial")
     with contextlib.suppress(FileNotFoundError):

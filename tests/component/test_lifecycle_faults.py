@@ -99,6 +99,19 @@ def test_kill_in_do_is_resumed_or_undone(host: AgentHost, row: Row, at: str) -> 
         assert_serves_2(host)
     else:
         assert_undone(host, before, row, "rolled_back")
+        assert view["failure"]["code"] == "agent-stopped"
+        assert row.name in view["failure"]["where"]
+
+
+def test_kill_in_the_undo_of_an_early_row_is_still_a_rollback(host: AgentHost) -> None:
+    """Seen with random kills: the host was touched, and it was said to have been left alone."""
+    before = host.files()
+    host.start(fault("start", "do-after", "fail"), fault("unpack", "undo-before", "kill"))
+    host.request(make_bundle(host.base, "2"))
+    assert host.wait_for_end() == -9
+    host.start()
+    host.wait_for_outcome()
+    assert_undone(host, before, LIFECYCLE[9], "rolled_back")
 
 
 @pytest.mark.parametrize("at", ["undo-before", "undo-after"])
