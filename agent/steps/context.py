@@ -14,8 +14,9 @@ from agent.hooks.scene import BundleFacts, HookScene
 from agent.model.appspec import AppSpec, LifecycleEvent
 from agent.model.deployment import Deployment, Revision
 from agent.model.installed import InstalledFile
+from agent.model.errors import AgentError, Interrupted
 from agent.model.release import Release
-from agent.model.settings import Settings
+from agent.model.settings import Settings, StopFailure
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
@@ -105,3 +106,24 @@ class Context:
             cancel=self.cancel,
         )
         await self.hooks.run_event(event, hooks, scene)
+
+    async def run_old_event(self, event: LifecycleEvent, current: Release) -> str:
+        """Run the hooks of the revision that is replaced; "" or what failed in them.
+
+        What the old revision cannot do must not keep a newer one from coming (`stop_failure`).
+        """
+        try:
+            await self.run_event(event, current)
+        except Interrupted:
+            raise
+        except AgentError as error:
+            if self.settings.stop_failure is StopFailure.FAIL or self.cancel.is_set():
+                raise
+            note = (
+                f"{event} of the old revision {current.revision.version} failed, not of the new"
+                f" one: {error.message}; going on, as stop_failure is fallback"
+            )
+            for line in (f"warning: {note}", *error.details):
+                self.log.line(line)
+            return note
+        return ""

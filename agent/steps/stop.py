@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from agent.model.appspec import LifecycleEvent
-from agent.model.errors import AgentError, Interrupted
-from agent.model.settings import StopFailure
 from agent.steps.context import Context, Result
 from agent.system import status_check
 
 
-async def do(ctx: Context) -> Result | None:
+async def do(ctx: Context) -> Result:
     """Run ApplicationStop of the current revision: the one that was proved, not the newest."""
     if ctx.current is None:
         return Result(note="nothing is deployed yet")
-    try:
-        await ctx.run_event(LifecycleEvent.APPLICATION_STOP, ctx.current)
-    except Interrupted:
-        raise
-    except AgentError as error:
-        if ctx.settings.stop_failure is StopFailure.FAIL or ctx.cancel.is_set():
-            raise
-        version = ctx.current.revision.version
-        note = (
-            f"ApplicationStop of the old revision {version} failed, not of the new one:"
-            f" {error.message}; going on, as stop_failure is fallback"
-        )
-        ctx.log.line(f"warning: {note}")
-        for line in error.details:
-            ctx.log.line(f"  {line}")
-        return Result(note=note)
-    return None
+    return Result(note=await ctx.run_old_event(LifecycleEvent.APPLICATION_STOP, ctx.current))
 
 
 async def undo(ctx: Context) -> None:

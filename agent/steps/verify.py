@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 
 from agent.archive import kinds, releases
-from agent.model.errors import AgentError, Code, Conflict
+from agent.formats.appspec import load_appspec
+from agent.model.errors import AgentError, Code, Conflict, Interrupted, TransientError
 from agent.model.release import Release
+from agent.model.settings import StopFailure
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
 
@@ -31,9 +33,33 @@ def _verify(ctx: Context) -> Result:
     else:
         _check_bundle(ctx)
     if ctx.current is not None and ctx.current.name != ctx.release.name:
-        # ApplicationStop comes from it, and so does everything if this deployment is undone
-        notes += _restore_damaged(ctx, ctx.current, thorough=False)
+        notes += _check_current(ctx, ctx.current)
     return Result(note="; ".join(notes))
+
+
+def _check_current(ctx: Context, current: Release) -> list[str]:
+    """Its scripts stop it now, and start it again if this deployment is undone.
+
+    One that cannot be restored does not block a newer revision, as its failing stop does not.
+    """
+    try:
+        return _restore_damaged(ctx, current, thorough=False) if _has_hooks(current) else []
+    except (Interrupted, TransientError):
+        raise
+    except AgentError as error:
+        if ctx.settings.stop_failure is StopFailure.FAIL:
+            raise
+        note = f"release of the old revision {current.revision.version}: {error.message}"
+        ctx.log.line(f"warning: {note}")
+        return [note]
+
+
+def _has_hooks(release: Release) -> bool:
+    try:
+        appspec, _ = load_appspec(release.tree)
+    except AgentError:
+        return True  # the appspec itself is damaged
+    return bool(appspec.hooks)
 
 
 def _check_bundle(ctx: Context) -> None:

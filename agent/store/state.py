@@ -303,6 +303,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)
         connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA cache_size = -1000")  # KiB
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -174,6 +175,17 @@ def test_rollback_to_a_release_that_the_service_has_written_into(host: AgentHost
     answer = host.ask("POST", "/v1/rollback", {"application": "service"})
     assert host.wait_for_outcome(answer["deployment"]["id"])["outcome"] == "succeeded"
     assert host.serving() == "1"
+
+
+def test_current_release_that_is_gone_blocks_nothing(host: AgentHost) -> None:
+    release = host.ask("GET", "/v1/status")["applications"][0]["current"]["release"]
+    shutil.rmtree(host.state_dir / "releases" / release)
+    for bundle in (host.state_dir / "bundles").iterdir():
+        bundle.unlink()
+    view = host.deploy_good(make_bundle(host.base, "2"))
+    notes = " ".join(step["note"] for step in view["steps"])
+    assert "old revision 1" in notes
+    assert host.serving() == "2"
 
 
 def test_hold_stops_deployments_and_says_why(host: AgentHost) -> None:
