@@ -201,7 +201,8 @@ class Api:
 
     async def _rollback(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application", "to"})
-        application = await self._one_application(body.get("application"))
+        committed = await asyncio.to_thread(self._state.committed)
+        application = await self._one_application(body.get("application"), committed)
         to = body.get("to")
         version = None if to is None else _name(to, "to")
         deployment = await self._queue.rollback(application, version, by=request["by"])
@@ -209,15 +210,17 @@ class Api:
 
     async def _retry(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application"})
-        application = await self._one_application(body.get("application"))
+        known = await asyncio.to_thread(self._state.applications)
+        application = await self._one_application(body.get("application"), known)
         deployment = await self._queue.retry(application, by=request["by"])
         return _json({"deployment": views.deployment_view(deployment)}, status=202)
 
-    async def _one_application(self, asked: object) -> str:
-        known = await asyncio.to_thread(self._state.applications)
+    async def _one_application(self, asked: object, known: list[str]) -> str:
+        """The application that was asked for, or the only one of `known`."""
         if asked is not None:
-            if asked not in known:
-                raise _unknown_application(str(asked), known)
+            everyone = await asyncio.to_thread(self._state.applications)
+            if asked not in everyone:
+                raise _unknown_application(str(asked), everyone)
             return str(asked)
         if len(known) != 1:
             raise _bad_request(

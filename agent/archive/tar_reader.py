@@ -7,6 +7,7 @@ anything behind the end mark.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ _PIECE_BYTES = 256 * 1024
 _AGAIN = "Pack the bundle again with tar --format=pax or --format=gnu."
 _ZEROS = bytes(BLOCK)
 _ADLER_MODULUS = 65521
+_PLAIN_NUMBERS = b"01234567 \0"
+_BELOW_ZERO = 0xFF  # first byte of a negative number in base 256
 
 _FILE, _LINK, _DIR = b"0", b"2", b"5"
 _REFUSED_TYPES = {
@@ -143,12 +146,12 @@ def read_members(stream: Stream) -> Iterator[Member]:
             raise damaged(
                 f"the tar ends {_behind(name)} without an end mark: is the file still being copied?"
             )
-        _check_sum(block, name)
-        size = _number(block[124:136], name)
+        mode, size, mtime, checksum = _numbers(block, name)
+        _check_sum(block, checksum, name)
         if block[156:157] in b"xgLK":
             _read_extra(stream, block, size, extra)
             continue
-        member = _to_member(block, stream.position(), size, extra)
+        member = _to_member(block, (stream.position(), mode, size, mtime), extra)
         extra.clear()
         name = member.path
         yield member
@@ -190,14 +193,13 @@ def _check_padding(stream: Stream, extra: dict[str, str]) -> None:
             raise refused_bundle("too many zeros follow the tar's end mark", _AGAIN)
 
 
-def _check_sum(block: bytes, name: str | None) -> None:
+def _check_sum(block: bytes, checksum: int, name: str | None) -> None:
     """The header's checksum: the sum of its bytes, its own field taken as blanks.
 
     The lower half of adler32 is that sum plus one, modulo 65521, and ten times as quick as sum().
     """
-    wanted = _number(block[148:156], name)
     total = (zlib.adler32(block) & 0xFFFF) - sum(block[148:156]) + 8 * ord(" ") - 1
-    if (total - wanted) % _ADLER_MODULUS:
+    if (total - checksum) % _ADLER_MODULUS:
         raise damaged(f"the header {_behind(name)} has the wrong checksum")
 
 
@@ -205,12 +207,25 @@ def _behind(name: str | None) -> str:
     return "at its start" if name is None else f"behind entry {shown(name)}"
 
 
+def _numbers(block: bytes, name: str | None) -> tuple[int, int, int, int]:
+    """Mode, size, mtime and checksum of a header; a time before 1970 is 0."""
+    fields = [block[100:108], block[124:136], block[136:148], block[148:156]]
+    if not b"".join(fields).translate(None, _PLAIN_NUMBERS):
+        with contextlib.suppress(ValueError):
+            mode, size, mtime, checksum = [int(field.strip(b" \0") or b"0", 8) for field in fields]
+            return mode, size, mtime, checksum
+    if fields[2][0] == _BELOW_ZERO:
+        fields[2] = b"0"
+    mode, size, mtime, checksum = [_number(field, name) for field in fields]
+    return mode, size, mtime, checksum
+
+
 def _number(field: bytes, name: str | None) -> int:
     """A number of a header: octal text, or base 256 where the first bit is set."""
     if field[0] & 0x80:
-        if field[0] != 0x80:
+        if field[0] == _BELOW_ZERO:
             raise refused_bundle(f"the header {_behind(name)} has a number below zero", _AGAIN)
-        return int.from_bytes(field[1:], "big")
+        return int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
     digits = field.split(b"\0", 1)[0].strip(b" ")
     if digits.translate(None, b"01234567"):
         raise damaged(f"the header {_behind(name)} is not a tar header")
@@ -261,17 +276,18 @@ def _pax_records(content: bytes) -> dict[str, str]:
     return records
 
 
-def _to_member(block: bytes, pos: int, size: int, extra: dict[str, str]) -> Member:
+def _to_member(block: bytes, numbers: tuple[int, int, int, int], extra: dict[str, str]) -> Member:
+    """The entry of a header. numbers: position of the content, mode, size, mtime."""
+    pos, mode, size, mtime = numbers
     path = extra["path"] if "path" in extra else _header_name(block)
-    kind, mode = block[156:157], _number(block[100:108], path)
-    if "size" in extra:
-        size = _pax_size(extra["size"], path)
+    kind, mtime_ns = block[156:157], min(mtime, _LATEST_TIME) * 10**9
+    if extra:
+        if "size" in extra:
+            size = _pax_size(extra["size"], path)
+        if "mtime" in extra:
+            mtime_ns = _pax_time(extra["mtime"], path)
     if size > _MAX_CONTENT_BYTES:
         raise refused(path, f"has the size {size}")
-    if "mtime" in extra:
-        mtime_ns = _pax_time(extra["mtime"], path)
-    else:
-        mtime_ns = min(_number(block[136:148], path), _LATEST_TIME) * 10**9
     if kind == b"\0":
         kind = _DIR if path.endswith("/") else _FILE
     if kind == _FILE:

@@ -66,7 +66,7 @@ class Document:
         return self.texts.get(path, "")
 
 
-class _Unreadable(Exception):  # noqa: N818 - it never leaves this file
+class _Unreadable(Exception):
     """The text cannot be read on; line and column count from 1."""
 
     def __init__(self, line: int, column: int, message: str, suggestion: str = "") -> None:

@@ -13,8 +13,8 @@ from agent.hooks.runner import HookRunner
 from agent.hooks.scene import BundleFacts, HookScene
 from agent.model.appspec import AppSpec, LifecycleEvent
 from agent.model.deployment import Deployment, Revision
-from agent.model.installed import InstalledFile
 from agent.model.errors import AgentError, Interrupted
+from agent.model.installed import InstalledFile
 from agent.model.release import Release
 from agent.model.settings import Settings, StopFailure
 from agent.system.cancel import Cancel

@@ -37,7 +37,8 @@ def _fetch(ctx: Context) -> fetch_copy.Copied:
         return _into_store(ctx, source, partial)
     except OSError as error:
         raise from_os_error(error, f"fetch {source}", code=Code.BUNDLE_MISSING) from error
-    except AgentError:
+    except AgentError as error:
+        error.where = error.where or str(source)
         partial.unlink(missing_ok=True)
         raise
 

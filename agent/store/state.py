@@ -176,6 +176,11 @@ class State:
         )
         return [row["application"] for row in rows]
 
+    def committed(self) -> list[str]:
+        """Every application with a committed revision, by name."""
+        rows = self._rows("SELECT application FROM applications ORDER BY application")
+        return [row["application"] for row in rows]
+
     def current(self, application: str) -> Current | None:
         """The committed revision of an application."""
         return self._committed(application, "current")

@@ -264,6 +264,23 @@ def test_old_tar_without_magic(tmp_path: Path) -> None:
     assert (tmp_path / "new/d/f").read_bytes() == b"x"
 
 
+def test_times_before_1970_and_far_off(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    far_off = b"\x80" + b"\x7f" * 11
+    bundle.write_bytes(
+        make_tar(
+            tar_entry(b"old", b"x", mtime=b"\xff" * 12),
+            tar_entry(b"far off", b"x", mtime=far_off),
+            tar_entry(b"odd", b"x", mtime=b" 14524770400"),
+        )
+    )
+    unpack_bundle(bundle)
+    assert (tmp_path / "new/old").stat().st_mtime == 0
+    assert (tmp_path / "new/far off").stat().st_mtime == 2**33
+    assert (tmp_path / "new/odd").stat().st_mtime == MTIME
+    assert_index_matches(tmp_path / "new", tmp_path / "new.index")
+
+
 WRAPPED = {"top/appspec.yml": APPSPEC, "top/top/f": b"x", "top/d/g": b"y"}
 
 
