@@ -1,6 +1,9 @@
 # `make help` lists the targets. Every target does its own set-up and may be run again.
 
-PYTHON  ?= python3
+# Debian's own, which the product runs on, where it is new enough and can make environments
+PYTHON  ?= $(shell for python in /usr/bin/python3 python3; do \
+	"$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& break; done; echo "$$python")
 WORKERS ?= 2
 
 VENV   := .venv

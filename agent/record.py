@@ -51,6 +51,11 @@ class Record:
         self.steps[name] = dataclasses.replace(known, **changes)  # type: ignore[arg-type]
         self._unsaved.add(name)
 
+    def begin(self, name: StepName) -> None:
+        """Begin a step: its name is to be saved before it works."""
+        self.step(name, status=Status.DOING, started_at=time.time())
+        self.change(step=name)
+
     async def save(self) -> None:
         """Save what changed; raises AgentError."""
         steps = [self.steps[name] for name in self._unsaved]
@@ -86,6 +91,11 @@ class Record:
         """Set why the deployment failed."""
         self.change(failure=self.failure(error, place))
         self.say(f"{place} failed: {error.message}", *error.details)
+
+    def fail_step(self, error: AgentError, name: StepName, doing: str) -> None:
+        """Set why a step failed, when that is not why the deployment did."""
+        self.step(name, status=Status.FAILED, failure=self.failure(error, name))
+        self.say(f"{doing} failed: {error.message}", *error.details)
 
     def failure(self, error: AgentError, place: StepName) -> Failure:
         """An error as the record that explains itself: cause, place, evidence, next."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from agent.equipment import Equipment
 from agent.lifecycle import Row
+from agent.model.deployment import StepName
 from agent.model.errors import AgentError, Code
 from agent.record import Record
 from agent.steps.context import Context, Result
 from agent.system.cancel import Cancel
+
+logger = logging.getLogger(__name__)
 
 Work = Callable[[Context], Awaitable[Result | None]]
 
@@ -34,7 +38,10 @@ class RowWork:
             self._task.cancel()
 
     async def run(self, row: Row, work: Work) -> Result | None:
-        """Run one row's work within its time limit; abort and shutdown can end it."""
+        """Run one row's work within its time limit; abort and shutdown can end it.
+
+        Raises AgentError for whatever went wrong in it, also for a fault of our own.
+        """
         limit = self._equipment.settings.step_timeouts.get(row.name, row.limit_seconds)
         if not self.abort_reason or self.is_undo:
             self._cancel = Cancel()
@@ -56,6 +63,11 @@ class RowWork:
         except asyncio.CancelledError:
             await self._end_task("the agent stops")
             raise
+        except AgentError:
+            raise
+        except Exception as error:
+            logger.exception("%s failed", row.name)
+            raise _internal(error, row.name) from error
         finally:
             self._task = None
             self._record.progress = None
@@ -84,3 +96,11 @@ class RowWork:
         return self._equipment.context(
             self._record.deployment, log=self._record.log, cancel=self._cancel, progress=progress
         )
+
+
+def _internal(error: Exception, place: StepName) -> AgentError:
+    return AgentError(
+        f"cannot finish {place}: internal error {type(error).__name__}: {error}",
+        code=Code.INTERNAL,
+        remedy="Report this with the traceback: journalctl -u deploy-agent",
+    )

@@ -34,7 +34,6 @@ class Run:
         self._work = RowWork(equipment, record)
         self._layout = Layout(equipment.settings.state_dir)
         self._work_dir = self._layout.work_dir(record.deployment.id)
-        self._undo_failed = False
         self._stopping = False
         self._forward = True
 
@@ -148,31 +147,25 @@ class Run:
         begun = time.monotonic()
         try:
             self._work.check_abort()
-            self.record.step(row.name, status=Status.DOING, started_at=time.time())
-            self.record.change(step=row.name)
+            self.record.begin(row.name)
             await self.record.save()
             result = await self._work.run(row, row.do) or Result()
         except AgentError as error:
             self.record.fail(error, row.name)
-        except Exception as error:
-            logger.exception("step %s failed", row.name)
-            self.record.fail(_internal(error, row.name), row.name)
-        else:
-            self.record.step(
-                row.name, status=Status.DONE, seconds=time.monotonic() - begun, note=result.note
-            )
-            if result.revision is not None:
-                self.record.change(revision=result.revision)
-            self.record.say(f"{row.name}: done in {time.monotonic() - begun:.2f} s", result.note)
-            return await self._save_done(row)
-        if row.name in self.record.steps and self.record.steps[row.name].status is Status.DOING:
-            self.record.step(
-                row.name,
-                status=Status.FAILED,
-                seconds=time.monotonic() - begun,
-                failure=self.deployment.failure,
-            )
-        return False
+            if row.name in self.record.steps:
+                self.record.step(
+                    row.name,
+                    status=Status.FAILED,
+                    seconds=time.monotonic() - begun,
+                    failure=self.deployment.failure,
+                )
+            return False
+        seconds = time.monotonic() - begun
+        self.record.step(row.name, status=Status.DONE, seconds=seconds, note=result.note)
+        if result.revision is not None:
+            self.record.change(revision=result.revision)
+        self.record.say(f"{row.name}: done in {seconds:.2f} s", result.note)
+        return await self._save_done(row)
 
     async def _save_done(self, row: Row) -> bool:
         try:
@@ -197,7 +190,6 @@ class Run:
         rows = self._equipment.rows[: index + 1]
         begun = [row for row in rows if row.name in self.record.steps]
         if self.deployment.starts > 2 * self._equipment.settings.starts:
-            self._undo_failed = True
             self.record.say("the undo was begun too often: left as it is")
             begun = []
         for row in reversed(begun):
@@ -205,19 +197,23 @@ class Run:
                 raise StopRequested
             if row.undo is not None:
                 await self._undo(row, row.undo)
-        touched = any(
-            row.touches and row.name in self.record.steps for row in self._equipment.rows
-        )
-        outcome = Outcome.ROLLED_BACK if touched else Outcome.FAILED
-        if self._work.abort_reason:
-            outcome = Outcome.ABORTED
-        if self._undo_failed:
-            outcome = Outcome.INCONSISTENT
+        outcome = self._outcome_of_undo()
         self.record.change(outcome=outcome)
         self.record.say(f"ended: {outcome}")
-        if touched and outcome is not Outcome.ABORTED:
-            await self._quarantine()
+        if outcome in (Outcome.ROLLED_BACK, Outcome.INCONSISTENT):
+            await _quarantine(self._equipment, self.deployment)
         await self.record.save_quietly()
+
+    def _outcome_of_undo(self) -> Outcome:
+        """From what is recorded of the steps: some of them may be an earlier start's."""
+        begun = [row for row in self._equipment.rows if row.name in self.record.steps]
+        for row in begun:
+            if row.undo and self.record.steps[row.name].status is not Status.UNDONE:
+                return Outcome.INCONSISTENT
+        if self._work.abort_reason:
+            return Outcome.ABORTED
+        touched = any(row.touches for row in begun)
+        return Outcome.ROLLED_BACK if touched else Outcome.FAILED
 
     async def _undo(self, row: Row, undo: Callable[[Context], Awaitable[None]]) -> None:
         begun = time.monotonic()
@@ -231,18 +227,7 @@ class Run:
         try:
             await self._work.run(row, work)
         except AgentError as error:
-            self._undo_failed = True
-            failure = self.record.failure(error, row.name)
-            self.record.say(f"undo of {row.name} failed: {error.message}", *error.details)
-            self.record.step(row.name, status=Status.FAILED, failure=failure)
-        except Exception as error:
-            logger.exception("undo of %s failed", row.name)
-            self._undo_failed = True
-            self.record.step(
-                row.name,
-                status=Status.FAILED,
-                failure=self.record.failure(_internal(error, row.name), row.name),
-            )
+            self.record.fail_step(error, row.name, f"undo of {row.name}")
         else:
             self.record.step(row.name, status=Status.UNDONE)
             self.record.say(f"undo of {row.name}: done in {time.monotonic() - begun:.2f} s")
@@ -256,50 +241,34 @@ class Run:
             if self._stopping:
                 raise StopRequested
             begun = time.monotonic()
-            self.record.step(row.name, status=Status.DOING, started_at=time.time())
-            self.record.change(step=row.name)
+            self.record.begin(row.name)
             await self.record.save_quietly()
             try:
                 result = await self._work.run(row, row.do) or Result()
                 self.record.step(row.name, status=Status.DONE, note=result.note)
             except AgentError as error:
-                self.record.say(f"{row.name} failed: {error.message}", *error.details)
-                failure = self.record.failure(error, row.name)
-                self.record.step(row.name, status=Status.FAILED, failure=failure)
-            except Exception as error:
-                logger.exception("step %s failed", row.name)
-                failure = self.record.failure(_internal(error, row.name), row.name)
-                self.record.step(row.name, status=Status.FAILED, failure=failure)
+                self.record.fail_step(error, row.name, row.name)
             self.record.step(row.name, seconds=time.monotonic() - begun)
         succeeded = self.deployment.outcome is Outcome.SUCCEEDED
         self.record.change(status=Status.DONE if succeeded else Status.FAILED)
         await self.record.save_quietly()
 
-    async def _quarantine(self) -> None:
-        deployment = self.deployment
-        current = await asyncio.to_thread(
-            self._equipment.state.current, deployment.revision.application
-        )
-        if current is not None and current.revision.digest == deployment.revision.digest:
-            return  # it serves: only this attempt to bring it here again failed
-        cause = deployment.failure.message if deployment.failure else "it was undone"
-        entry = Quarantined(
-            application=deployment.revision.application,
-            digest=deployment.revision.digest,
-            version=deployment.revision.version,
-            since=time.time(),
-            cause=cause,
-            deployment_id=deployment.id,
-        )
-        try:
-            await asyncio.to_thread(self._equipment.state.quarantine, entry)
-        except AgentError as error:
-            logger.error("cannot save the quarantine of %s: %s", entry.version, error.message)
 
-
-def _internal(error: Exception, place: StepName) -> AgentError:
-    return AgentError(
-        f"cannot finish {place}: internal error {type(error).__name__}: {error}",
-        code=Code.INTERNAL,
-        remedy="Report this with the traceback: journalctl -u deploy-agent",
+async def _quarantine(equipment: Equipment, deployment: Deployment) -> None:
+    """Refuse the revision on this host from now on, unless it is the one that serves."""
+    revision = deployment.revision
+    current = await asyncio.to_thread(equipment.state.current, revision.application)
+    if current is not None and current.revision.digest == revision.digest:
+        return  # only this attempt to bring it here again failed
+    entry = Quarantined(
+        application=revision.application,
+        digest=revision.digest,
+        version=revision.version,
+        since=time.time(),
+        cause=deployment.failure.message if deployment.failure else "it was undone",
+        deployment_id=deployment.id,
     )
+    try:
+        await asyncio.to_thread(equipment.state.quarantine, entry)
+    except AgentError as error:
+        logger.error("cannot save the quarantine of %s: %s", entry.version, error.message)

@@ -53,7 +53,7 @@ class FileHost:
         self.host = base / "host"
         self.layout = Layout(base / "state")
         if is_new:
-            self.host.mkdir()
+            self.host.mkdir(exist_ok=True)  # a test may have mounted something there
             self.layout.releases.mkdir(parents=True)
             with closing(sqlite3.connect(self.layout.database)) as database:
                 database.execute("PRAGMA journal_mode = WAL")

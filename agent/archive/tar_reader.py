@@ -7,7 +7,6 @@ anything behind the end mark.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zlib
 from collections.abc import Iterator
@@ -210,9 +209,12 @@ def _behind(name: str | None) -> str:
 def _numbers(block: bytes, name: str | None) -> tuple[int, int, int, int]:
     """Mode, size, mtime and checksum of a header; a time before 1970 is 0."""
     fields = [block[100:108], block[124:136], block[136:148], block[148:156]]
-    if not b"".join(fields).translate(None, _PLAIN_NUMBERS):
-        with contextlib.suppress(ValueError):
+    if not block[100:156].translate(None, _PLAIN_NUMBERS):
+        try:
             mode, size, mtime, checksum = [int(field.strip(b" \0") or b"0", 8) for field in fields]
+        except ValueError:
+            pass  # a blank or NUL among the digits: looked at one by one
+        else:
             return mode, size, mtime, checksum
     if fields[2][0] == _BELOW_ZERO:
         fields[2] = b"0"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,17 +63,12 @@ def save_acls(plan: sqlite3.Connection, scratch: Path, capture: Capture) -> None
         "SELECT DISTINCT acl, kind FROM actions WHERE acl IS NOT NULL ORDER BY acl, kind"
     ).fetchall()
     for acl, kind in wanted:
-        probe = scratch / "acl-probe"
-        if kind == "dir":
-            probe.mkdir()
-        else:
-            probe.touch()
-        try:
+        with tempfile.TemporaryDirectory(prefix="acl-", dir=scratch) as folder:
+            probe = Path(folder, "probe")
+            probe.mkdir() if kind == "dir" else probe.touch()
             answer = capture(("setfacl", "--set", acl, "--", str(probe)))
             if answer.code == 0:
                 plan.execute("INSERT INTO acls VALUES (?, ?, ?, ?)", (acl, kind, *read_acls(probe)))
-        finally:
-            probe.rmdir() if kind == "dir" else probe.unlink()
         if answer.code == 127:
             text = "acls: this host has no setfacl; install it with: apt install acl"
             planfile.add_finding(plan, "problem", text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -136,23 +136,36 @@ class _Installer:
         return self._total
 
     def _rows(self) -> Iterator[Row]:
-        """First what a folder holds that gives way to a file, then what is new, then what goes."""
+        """What is to be done, but for most of the hard links: those are made on the way.
+
+        First what a folder holds that gives way to a file; then folders, so that the rest has its
+        place; files and links; last what goes.
+        """
         cleared = self._plan.execute(
             "SELECT path FROM actions WHERE action = 'replace' AND was = 'dir' AND kind <> 'dir'"
         ).fetchall()
         going = "ours = 3 AND was IS NOT NULL"
         for (path,) in cleared:
             bounds = planfile.below(path)
-            inside = f"{going} AND path >= ? AND path < ? ORDER BY path DESC"
-            yield from map(Row._make, self._select(inside, *bounds))
-        new = self._select("action IN ('add', 'replace', 'mkdir') ORDER BY path")
-        yield from self._maker.link_new(new, self._targets)
-        yield from map(Row._make, self._select(f"{going} ORDER BY path DESC"))
+            yield from self._select(f"{going} AND path >= ? AND path < ?", *bounds, order="DESC")
+        yield from self._select("kind = 'dir' AND action IN ('mkdir', 'replace')")
+        links = self._plan.execute(
+            f"SELECT {make.LINK_COLUMNS} FROM actions WHERE action = 'add' AND how = 'link'"  # noqa: S608
+            " ORDER BY path"
+        )
+        for path in self._maker.link_new(self._counted(links), self._targets):
+            yield from self._select("path = ?", path)
+        yield from self._select(
+            "kind <> 'dir' AND (action = 'replace' OR action = 'add' AND how IS NOT 'link')"
+        )
+        yield from self._select(going, order="DESC")
 
-    def _select(self, where: str, *values: str) -> Iterator[tuple[Any, ...]]:
-        """Rows of the plan, counted."""
-        query = f"SELECT {make.COLUMNS} FROM actions WHERE {where}"  # noqa: S608
-        for row in self._plan.execute(query, values):
+    def _select(self, where: str, *values: str, order: str = "ASC") -> Iterator[Row]:
+        query = f"SELECT {make.COLUMNS} FROM actions WHERE {where} ORDER BY path {order}"  # noqa: S608
+        return map(Row._make, self._counted(self._plan.execute(query, values)))
+
+    def _counted(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        for row in rows:
             if self._done % _CHECKED == 0:
                 self._cancel.check()
                 self._progress(min(self._done, self._total), self._total)

@@ -107,7 +107,7 @@ class _Healer:
         mode = 0 if found is None else found.st_mode
         if row.kind == "dir":
             if not stat.S_ISDIR(mode):
-                os.makedirs(row.path, 0o755, exist_ok=True)
+                self._folders.ensure(row.path)
         elif row.kind == "link":
             if not stat.S_ISLNK(mode) or _link_digest(row.path) != row.digest:
                 self._link(row)
@@ -184,11 +184,7 @@ class _Healer:
 
     def _open_parent(self, path: str) -> tuple[int, str]:
         folder, name = walk.split(path)
-        try:
-            return self._folders.open(folder), name
-        except FileNotFoundError:
-            os.makedirs(folder, 0o755, exist_ok=True)
-            return self._folders.open(folder), name
+        return self._folders.ensure(folder), name
 
     def _clear(self, parent: int) -> None:
         with suppress(FileNotFoundError):

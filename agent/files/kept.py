@@ -79,7 +79,11 @@ class Kept:
                 self._plan.execute("INSERT INTO places VALUES (?, ?)", (volume, str(path)))
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if os.fstat(place).st_uid != os.geteuid():
+            os.close(place)
+            raise PermissionError(errno.EPERM, "somebody else made this folder", str(path))
+        return place
 
     def _topmost(self, volume: str, folder: str) -> str:
         """The highest folder above `folder` in which something changes, and which stays."""

@@ -17,6 +17,7 @@ COLUMNS = (
     "path, action, kind, source, how, mode, uid, gid, size, mtime_ns, digest, target, acl,"
     " context, was, ours, old_context"
 )
+LINK_COLUMNS = "path, source, mode | 32768, gid, size, mtime_ns"  # 32768: S_IFREG
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -67,40 +68,38 @@ class Maker:
         """Close what is open."""
         self._release.close()
 
-    def link_new(self, rows: Iterable[tuple[Any, ...]], targets: walk.Folders) -> Iterator[Row]:
-        """Make new hard links as far as that is all there is to do; give back the other rows.
+    def link_new(self, rows: Iterable[tuple[Any, ...]], targets: walk.Folders) -> Iterator[str]:
+        """Make new hard links of LINK_COLUMNS; give back the paths where more is to be done.
 
-        Only a shorter way for the bulk of a plan: what it gives back, make() does or explains.
+        Only a shorter way for the bulk of a plan: make() does, or explains, what is given back.
         """
         target_folder = source_folder = "\0"  # no path has it
         parent = where = -1
         inherits = False
-        for row in rows:
-            path, action, kind, source, how, mode, _, gid, size, mtime_ns = row[:10]
+        for path, source, mode, gid, size, mtime_ns in rows:
+            cut, source_cut = path.rfind("/"), source.rfind("/") + 1
             try:
-                if action == "add" and how == "link" and kind == "file":
-                    cut, source_cut = path.rfind("/"), source.rfind("/") + 1
-                    if path[:cut] != target_folder:
-                        parent, target_folder = targets.open(path[:cut]), path[:cut]
-                        inherits = self._is_inheriting(path)
-                    if source[:source_cut] != source_folder:
-                        where = self._release.open(source[:source_cut])
-                        source_folder = source[:source_cut]
-                    name = source[source_cut:]
-                    status = os.stat(name, dir_fd=where, follow_symlinks=False)
-                    if (
-                        status.st_mode == mode | stat.S_IFREG
-                        and status.st_mtime_ns == mtime_ns
-                        and status.st_size == size
-                        and status.st_uid == self._euid
-                        and status.st_gid == gid
-                        and not inherits
-                    ):
-                        _link((where, name), (parent, path[cut + 1 :]))
-                        continue
+                if path[:cut] != target_folder:
+                    parent, target_folder = targets.open(path[:cut]), path[:cut]
+                    inherits = self._is_inheriting(path)
+                if source[:source_cut] != source_folder:
+                    where = self._release.open(source[:source_cut])
+                    source_folder = source[:source_cut]
+                name = source[source_cut:]
+                status = os.stat(name, dir_fd=where, follow_symlinks=False)
+                if (
+                    status.st_mode == mode
+                    and status.st_mtime_ns == mtime_ns
+                    and status.st_size == size
+                    and status.st_uid == self._euid
+                    and status.st_gid == gid
+                    and not inherits
+                ):
+                    _link((where, name), (parent, path[cut + 1 :]))
+                    continue
             except OSError:
                 target_folder = source_folder = "\0"
-            yield Row._make(row)
+            yield path
             target_folder = source_folder = "\0"  # they may be closed by now
 
     def make(self, row: Row, parent: int, name: str) -> None:

@@ -69,8 +69,9 @@ def _undo(
     _note(plan, undoing="yes")
     with closing(_Undo(plan, work_dir, words, capture, cancel)) as work:
         failures = work.run()
+    if not failures:
+        _clear_places(plan)
     failures += heal.heal(plan, words, cancel)
-    _remove_empty_places(plan)
     failures += _put_folders_back(plan)
     apply.sync(plan, work_dir)
     return failures
@@ -97,9 +98,8 @@ def forget(work_dir: Path) -> None:
     with planfile.opened(path) as plan:
         if "undoing" in planfile.load_words(plan):
             return
-        for (place,) in plan.execute("SELECT path FROM places").fetchall():
-            with suppress(FileNotFoundError):
-                shutil.rmtree(place)
+        for place in _own_places(plan):
+            shutil.rmtree(place)
     path.unlink()
 
 
@@ -177,15 +177,8 @@ class _Undo:
         except OSError as error:
             self.failures.append(f"{row.path}: {error.strerror}")
 
-    def _open_anew(self, folder: str) -> int:
-        try:
-            return self._open(folder)
-        except FileNotFoundError:  # a hook took it
-            os.makedirs(folder, 0o755, exist_ok=True)
-            return self._open(folder)
-
-    def _open(self, folder: str) -> int:
-        parent = self._folders.open(folder)
+    def _open(self, folder: str, *, make_it: bool = False) -> int:
+        parent = self._folders.ensure(folder) if make_it else self._folders.open(folder)
         if folder != self._cleared:
             self._cleared = folder
             with suppress(FileNotFoundError):
@@ -250,12 +243,13 @@ class _Undo:
     def _put_back(self, row: _Row, folder: str, name: str) -> None:
         if row.was == "dir":
             if row.kind != "dir" or row.ours == 3:
-                os.makedirs(row.path, 0o700, exist_ok=True)  # the rest follows: see folders
+                self._folders.ensure(row.path)  # its permissions follow: see folders
             return
         kept = kept_name(row.path)
+        parent = self._open(folder, make_it=True)  # a hook may have taken it
         for place in self._places:
             try:
-                os.rename(kept, name, src_dir_fd=place, dst_dir_fd=self._open_anew(folder))
+                os.rename(kept, name, src_dir_fd=place, dst_dir_fd=parent)
                 break
             except OSError as error:  # it is kept in another place, or was not replaced yet
                 if error.errno not in (errno.ENOENT, errno.EXDEV):
@@ -266,9 +260,22 @@ def _is_folder(parent: int, name: str) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
-def _remove_empty_places(plan: sqlite3.Connection) -> None:
+def _own_places(plan: sqlite3.Connection) -> Iterator[str]:
+    """The places that are there; not a folder that somebody else made under such a name."""
     for (path,) in plan.execute("SELECT path FROM places").fetchall():
-        with suppress(OSError):  # what it still holds is removed by forget
+        with suppress(FileNotFoundError):
+            if os.lstat(path).st_uid == os.geteuid():
+                yield path
+
+
+def _clear_places(plan: sqlite3.Connection) -> None:
+    """Remove the places, now that all is back, but for folders that were moved away: see forget."""
+    for path in _own_places(plan):
+        with suppress(OSError):  # it holds such a folder
+            for name in os.listdir(path):
+                with suppress(IsADirectoryError):
+                    # renaming it back did nothing if it was only linked here, and not replaced yet
+                    os.unlink(os.path.join(path, name))
             os.rmdir(path)
 
 

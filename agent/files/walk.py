@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -42,6 +43,17 @@ class Folders:
             self._names.append(name)
         self._path = path
         return self._descriptors[-1]
+
+    def ensure(self, path: str) -> int:
+        """The same; the folder and those above it are made where they are missing."""
+        try:
+            return self.open(path)
+        except FileNotFoundError:
+            folder, name = split(path)
+            parent = self.ensure(folder)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=parent)
+            return self.open(path)
 
     def close(self) -> None:
         """Close all."""

@@ -261,6 +261,18 @@ def test_a_bundle_without_files(host: FileHost) -> None:
     assert deployed.summary.counts == {}
 
 
+def test_the_root_as_destination(host: FileHost) -> None:
+    inside = str(host.host).lstrip("/")
+    before = fingerprint(host.host)
+    release = host.release("v1", {f"{inside}/app/a": "a"})
+    deployed = host.deployment("d-1", release, files=(("", "/"),))
+    assert deployed.actions() == {"app": "mkdir", "app/a": "add"}
+    deployed.install()
+    assert (host.host / "app/a").read_text() == "a"
+    deployed.undo()
+    assert fingerprint(host.host) == before
+
+
 def test_a_source_that_is_not_there(host: FileHost) -> None:
     files = (("b", host.host),)
     assert host.deployment("d-1", host.release("v1", {"a": "a"}), files=files).findings("problem")

@@ -18,6 +18,7 @@ from agent.model.settings import Limits
 from tests.file_host import File, FileHost, Link
 from tests.trees import fingerprint
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.root
 Mount = Callable[..., None]
 
@@ -66,6 +67,14 @@ def test_another_file_system(host: FileHost, mount: Mount) -> None:
     second.install()
     second.commit()
     assert not list(host.host.rglob(".deploy-agent-*"))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_on_another_file_system(state_dir: Path, mount: Mount) -> None:
+    mount(state_dir / "host", "-t", "tmpfs", "tmpfs")
+    argv = [sys.executable, "-m", "tests.file_kills", str(state_dir), "1", "25"]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_mount_within_the_target(host: FileHost, mount: Mount) -> None:
@@ -158,6 +167,20 @@ def test_a_file_system_without_inodes(host: FileHost, mount: Mount) -> None:
     assert fingerprint(host.host) == before
 
 
+def test_a_place_that_another_user_made_is_not_used(host: FileHost, mount: Mount) -> None:
+    mount(host.host / "app", "-t", "tmpfs", "tmpfs")
+    one = host.release("v1", {"a": "1"})
+    host.deploy("d-1", one)
+    (host.host / "app/.deploy-agent-d-2").mkdir()
+    os.chown(host.host / "app/.deploy-agent-d-2", 65534, 65534)
+    before = fingerprint(host.host)
+    deployed = host.deployment("d-2", host.release("v2", {"a": "2"}), current=one)
+    with pytest.raises(AgentError):
+        deployed.install()
+    assert (host.host / "app/a").read_text() == "1"
+    assert fingerprint(host.host) == before
+
+
 def test_a_read_only_file_system(host: FileHost, mount: Mount) -> None:
     mount(host.host / "app", "-t", "tmpfs", "-o", "ro", "tmpfs")
     deployed = host.deployment("d-1", host.release("v1", {"a": "a"}))
@@ -188,7 +211,6 @@ def test_as_a_plain_user(host: FileHost) -> None:
         os.chown(path, 65534, 65534)
     (host.host / "theirs").mkdir()
     argv = [sys.executable, "-m", "tests.file_plain_user", str(host.base)]
-    root = Path(__file__).resolve().parents[2]
-    ended = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.stdout.split("\n")[:-1] == ["2", "1", "0", "a 2", "False"], ended.stderr
     assert release.tree.exists()
