@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,20 @@ class Bench:
                     case.shell, case.ours = step["seconds"], step["undo_seconds"]
                 case.peak = max(case.peak, peak_mb(pid))
 
+    def measure_status(self, case: Case, bundle: Path) -> None:
+        """`agentctl status` of a host with an application, and the idle interpreter, in turn."""
+        with self.fresh_disk(), self.agent() as (client, pid):
+            deploy(client, self.bring(bundle))
+            agentctl = str(Path(sys.executable).with_name("agentctl"))
+            status = [agentctl, "--socket", client.socket_path, "status"]
+            idle_times, status_times = [], []
+            for _ in range(20):
+                idle_times.append(seconds_of(sys.executable, "-c", "pass"))
+                status_times.append(seconds_of(*status))
+            case.shell = statistics.median(idle_times)
+            case.ours = statistics.median(status_times)
+            case.peak = peak_mb(pid)
+
     @contextlib.contextmanager
     def agent(self) -> Iterator[tuple[Client, int]]:
         """A fresh agent whose state is on the disk."""
@@ -130,6 +145,13 @@ class Bench:
         finally:
             process.terminate()
             process.wait(60)
+
+
+def seconds_of(*argv: str) -> float:
+    """Wall time of a command."""
+    begun = time.perf_counter()
+    run(*argv)
+    return time.perf_counter() - begun
 
 
 def run(*argv: str) -> None:
@@ -200,6 +222,9 @@ def measure_all(bench: Bench, wanted: str) -> list[Case]:
     if "a" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure(case("a  10 MB binary and hooks, zip", "+0.3 s"), bundle)
+    if "s" in wanted:
+        bundle = bench.bundle("zip", bundles.small_service(there), "a")
+        bench.measure_status(case("s  agentctl status", "5"), bundle)
     for suffix in ("zip", "tgz"):
         first = bench.bundle(suffix, bundles.many_files(there), "b")
         if "b" in wanted:
@@ -242,7 +267,7 @@ def main() -> int:
     """Measure, print, and say by the exit code whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default="abcd", help="letters of the cases to measure")
+    parser.add_argument("--cases", default="asbcd", help="letters of the cases to measure")
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("make bench needs root: it mounts loop file systems", file=sys.stderr)

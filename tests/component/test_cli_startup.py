@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -75,28 +73,6 @@ def imported(tmp_path: Path, *args: str) -> set[str]:
             check=True,
         )
     return set(dumped.stderr.splitlines()[-1].split())
-
-
-def seconds(*argv: str, **more: str) -> float:
-    """The wall time of one run."""
-    environment = cli_server.environment(**more)
-    begun = time.perf_counter()
-    subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, timeout=9, check=True)
-    return time.perf_counter() - begun
-
-
-def test_status_takes_at_most_five_times_an_idle_interpreter(tmp_path: Path) -> None:
-    with cli_server.serving(tmp_path) as api:
-        api.on("GET", "/v1/status", (200, cli_server.status(cli_server.application())))
-        more = {"DEPLOY_AGENT_SOCKET": api.socket}
-        # with its bytecode written, as where it is installed
-        more |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / "cache")}
-        seconds(*cli_server.command("status"), **more)
-        idle, status = [], []
-        for _ in range(20):  # in turns, so that both meet the same noise
-            idle.append(seconds(sys.executable, "-c", "pass", **more))
-            status.append(seconds(*cli_server.command("status"), **more))
-    assert statistics.median(status) <= 5 * statistics.median(idle)
 
 
 @pytest.mark.parametrize("command", QUICK)
