@@ -58,6 +58,6 @@ class Equipment:
             cancel=cancel,
             http=self.http,
             quarantined={entry.digest: entry.cause for entry in refused},
-            keep=lambda: retention.choose_keep(self.state, self.settings.retention),
+            keep=lambda: retention.choose_keep(self.state, layout, self.settings.retention),
             report=self.report,
         )

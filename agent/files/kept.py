@@ -40,7 +40,7 @@ class Kept:
     def __init__(self, plan: sqlite3.Connection, work_dir: Path, deployment_id: str) -> None:
         self._plan = plan
         self._volumes = Volumes()
-        self._work_dir = work_dir
+        self._work_dir = Path(os.path.realpath(work_dir))  # as the mounts have it
         self._deployment_id = deployment_id
         self._open: dict[str, int] = {}  # by volume
         self._by_folder = ("", -1)  # the last one asked for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import socket
 import sqlite3
@@ -288,3 +289,18 @@ def test_retention_keeps_current_and_previous(host: AgentHost) -> None:
 def test_every_read_answer_has_a_schema_version(host: AgentHost) -> None:
     for path in ("/v1/version", "/v1/status", "/v1/deployments", "/v1/deployments/last"):
         assert host.ask("GET", path)["schema"] == 1
+
+
+def test_retention_by_size(state_dir: Path) -> None:
+    host = AgentHost(state_dir, "retention: {releases: 10, bundles: 10, size: 3M}\n")
+    try:
+        host.start()
+        for version in ("1", "2", "3", "4", "5"):
+            noise = random.Random(version).randbytes(500_000).hex()
+            host.deploy_good(make_bundle(host.base, version, files={"app/big": noise}))
+        # 1 MB unpacked and half of that packed, each: two fit, and two are current and previous
+        kept = [path for path in (host.state_dir / "releases").iterdir() if path.is_dir()]
+        versions = {(path / "app" / "version").read_text().strip() for path in kept}
+        assert versions == {"4", "5"}
+    finally:
+        host.clear()

@@ -73,6 +73,17 @@ def test_without_the_release(host: FileHost) -> None:
     assert fingerprint(host.host) == before
 
 
+def test_with_a_state_folder_behind_a_symlink(host: FileHost) -> None:
+    _, deployed = second(host)
+    (host.base / "by another name").symlink_to(host.layout.state_dir)
+    deployed.work_dir = host.base / "by another name/deployments/d-2"
+    before = fingerprint(host.host)
+    deployed.install()
+    assert not list(host.host.rglob(".deploy-agent*"))
+    deployed.undo()
+    assert fingerprint(host.host) == before
+
+
 def test_twice_and_without_a_plan(host: FileHost) -> None:
     _, deployed = second(host)
     before = fingerprint(host.host)
