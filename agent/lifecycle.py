@@ -68,7 +68,7 @@ LIFECYCLE: tuple[Row, ...] = (
     Row(N.PLAN,           plan.do,           None,             RESUME, 10 * MINUTE, touches=False),
     Row(N.BLOCK_TRAFFIC,  traffic.block,     traffic.unblock,  UNDO,   None),
     Row(N.STOP,           stop.do,           stop.undo,        UNDO,   None),
-    Row(N.BEFORE_INSTALL, before_install.do, None,             UNDO,   None),
+    Row(N.BEFORE_INSTALL, before_install.do, before_install.undo, UNDO, None),
     Row(N.INSTALL,        install.do,        install.undo,     UNDO,   HOUR),
     Row(N.AFTER_INSTALL,  after_install.do,  None,             UNDO,   None),
     Row(N.START,          start.do,          start.undo,       UNDO,   None),

@@ -58,6 +58,7 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
             result = await row.do(_for(base, layout, deployment))
             if result is not None and result.revision is not None:
                 deployment = dataclasses.replace(deployment, revision=result.revision)
+        base = dataclasses.replace(base, settings=equipment.settings)
         return await plan.report(_for(base, layout, deployment))
     except OSError as error:
         raise AgentError(

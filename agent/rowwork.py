@@ -46,6 +46,8 @@ class RowWork:
         if not self.abort_reason or self.is_undo:
             self._cancel = Cancel()
         context = await asyncio.to_thread(self._context, row)
+        if not self.is_undo:
+            self.check_abort()  # it may have come while there was nothing to cut off
         self._task = asyncio.ensure_future(work(context))
         try:
             done, _ = await asyncio.wait({self._task}, timeout=limit)

@@ -65,3 +65,11 @@ def _xattrs(path: str) -> tuple[tuple[str, bytes], ...]:
     except OSError:  # a file system without
         return ()
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names))
+
+
+def without_folder_times(files: dict[str, tuple]) -> dict[str, tuple]:
+    """A fingerprint in which only the times of folders, which installing changes, are left out."""
+    return {
+        path: (found[:3] + found[4:] if found[0].startswith("d") else found)
+        for path, found in files.items()
+    }

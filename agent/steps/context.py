@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent.files import restore
 from agent.formats.appspec import load_appspec
 from agent.hooks.runner import HookRunner
 from agent.hooks.scene import BundleFacts, HookScene
@@ -17,6 +18,7 @@ from agent.model.errors import AgentError, Interrupted
 from agent.model.installed import InstalledFile
 from agent.model.release import Release
 from agent.model.settings import Settings, StopFailure
+from agent.system import process
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
@@ -127,3 +129,16 @@ class Context:
                 self.log.line(line)
             return note
         return ""
+
+    async def put_files_back(self) -> None:
+        """Put back what was installed, and what hooks took of the current revision's files.
+
+        Does nothing where there is no plan, and nothing twice; raises AgentError.
+        """
+        await run_blocking(
+            self.cancel,
+            restore.undo,
+            self.work_dir,
+            capture=process.capture_blocking,
+            cancel=self.cancel,
+        )

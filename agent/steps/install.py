@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.files import apply, restore
+from agent.files import apply
 from agent.steps.context import Context, Result
 from agent.system import process
 from agent.system.threads import run_blocking
@@ -22,14 +22,5 @@ async def do(ctx: Context) -> Result:
 
 
 async def undo(ctx: Context) -> None:
-    """Put back what was there, and what hooks took of the current revision's files.
-
-    Does nothing where there is no plan, and nothing twice.
-    """
-    await run_blocking(
-        ctx.cancel,
-        restore.undo,
-        ctx.work_dir,
-        capture=process.capture_blocking,
-        cancel=ctx.cancel,
-    )
+    """Put back what was there, exactly."""
+    await ctx.put_files_back()

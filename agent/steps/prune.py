@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.archive import removal
 from agent.files import restore
+from agent.model.deployment import Outcome
 from agent.model.errors import Code, from_os_error
 from agent.model.release import Layout
 from agent.steps.context import Context, Keep, Result
@@ -22,7 +23,8 @@ def _prune(ctx: Context) -> Result:
     layout = Layout(ctx.settings.state_dir)
     keep = ctx.keep()
     try:
-        restore.forget(ctx.work_dir)
+        if ctx.deployment.outcome is not Outcome.INCONSISTENT:
+            restore.forget(ctx.work_dir)  # else a person may need what was kept
         removed = 0
         for path in _doomed(layout, keep):
             ctx.cancel.check()

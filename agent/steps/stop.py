@@ -18,6 +18,7 @@ async def undo(ctx: Context) -> None:
     """Start the current revision again; it counts as serving only when it says so itself."""
     if ctx.current is None:
         return
+    await ctx.put_files_back()  # what ApplicationStop took away
     await ctx.run_event(LifecycleEvent.APPLICATION_START, ctx.current)
     appspec = await ctx.appspec(ctx.current)
     for service in appspec.services:

@@ -15,6 +15,7 @@ from agent.lifecycle import AFTERWARDS, LIFECYCLE, Crash, Row
 from agent.model.deployment import StepName
 from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
+from tests.trees import without_folder_times
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(90)
@@ -202,6 +203,23 @@ def test_undone_revision_is_quarantined_until_retry(host: AgentHost) -> None:
     host.ask("POST", "/v1/retry", {"application": "service"})
     host.wait_for_outcome()
     assert_serves_2(host)
+
+
+@pytest.mark.parametrize("event", ["BeforeInstall", "ApplicationStop"])
+def test_hook_that_removes_the_old_files_and_fails(host: AgentHost, event: str) -> None:
+    """A script that clears the folder first is common; what it took is there again."""
+    remove = f"#!/bin/sh\nrm -rf {host.base}/app\nexit 1\n"
+    of_old = {event: remove} if event == "ApplicationStop" else {}
+    of_new = {event: remove} if event == "BeforeInstall" else {}
+    host.config.write_text(host.config.read_text() + "stop_failure: fail\n")
+    host.start()
+    host.deploy_good(make_bundle(host.base, "2", hooks=of_old))
+    before = without_folder_times(host.files())
+    view = host.deploy(make_bundle(host.base, "3", hooks=of_new))
+    assert view["outcome"] == "rolled_back", view["failure"]
+    assert event in view["failure"]["where"]
+    assert without_folder_times(host.files()) == before
+    assert host.serving() == "2"
 
 
 def test_stop_and_start_of_the_agent_between_rows_goes_on(host: AgentHost) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
+from tests.trees import without_folder_times
 
 SEEDS = (1, 2, 3, 4)
 ROUNDS = 30  # of each seed: 120 in all
@@ -31,14 +32,6 @@ def many_files(version: str) -> dict[str, str]:
     files |= {f"app/d{n % 10}/other{n}": f"{version} {n}\n" for n in range(50)}
     files |= {f"app/e{version}/own{n}": f"{n}\n" for n in range(50)}
     return files
-
-
-def without_folder_times(files: dict[str, tuple]) -> dict[str, tuple]:
-    """A fingerprint in which only the times of folders, which installing changes, are left out."""
-    return {
-        path: (found[:3] + found[4:] if found[0].startswith("d") else found)
-        for path, found in files.items()
-    }
 
 
 @pytest.mark.slow
