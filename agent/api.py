@@ -71,17 +71,21 @@ class Api:
     @web.middleware
     async def _check_access(self, request: web.Request, handler: Route) -> web.StreamResponse:
         _, uid, gid = _peer(request)
+        group = self._equipment.settings.api_group
         request["by"] = await asyncio.to_thread(_user_name, uid)
-        if request.method != "GET":
-            group = self._equipment.settings.api_group
-            if not await asyncio.to_thread(_may_change, uid, gid, group):
-                raise NotPermitted(
-                    f"cannot change anything as user {request['by']}: this is for root and the"
-                    f" group {group}",
-                    code=Code.NOT_PERMITTED,
-                    remedy=f"Use sudo, or join the group: adduser {request['by']} {group}",
-                )
+        request["may_change"] = await asyncio.to_thread(_may_change, uid, gid, group)
+        # a log has all that hooks print, which may be anything
+        if request.method != "GET" or request.path.endswith("/log"):
+            self._refuse_others(request, group)
         return await handler(request)
+
+    def _refuse_others(self, request: web.Request, group: str) -> None:
+        if not request["may_change"]:
+            raise NotPermitted(
+                f"cannot do this as user {request['by']}: it is for root and the group {group}",
+                code=Code.NOT_PERMITTED,
+                remedy=f"Use sudo, or join the group: adduser {request['by']} {group}",
+            )
 
     # reading
 
@@ -89,7 +93,8 @@ class Api:
         return _json(self._status.agent())
 
     async def _read_status(self, request: web.Request) -> web.Response:
-        return _json(await self._status.read(request.query.get("application")))
+        status = await self._status.read(request.query.get("application"))
+        return _json(_shown(request, status))
 
     async def _history(self, request: web.Request) -> web.Response:
         try:
@@ -99,10 +104,12 @@ class Api:
         found = await asyncio.to_thread(
             self._state.deployments, request.query.get("application"), limit
         )
-        return _json({"deployments": [views.deployment_view(each) for each in found]})
+        shown = {"deployments": [views.deployment_view(each) for each in found]}
+        return _json(_shown(request, shown))
 
     async def _deployment(self, request: web.Request) -> web.Response:
-        return _json({"deployment": await self._view(await self._find(request))})
+        shown = {"deployment": await self._view(await self._find(request))}
+        return _json(_shown(request, shown))
 
     async def _find(self, request: web.Request) -> Deployment:
         name = request.match_info["id"]
@@ -134,7 +141,7 @@ class Api:
             while True:
                 view = await self._view(deployment)
                 if (now := {**view, "seconds": 0}) != last:
-                    yield {"deployment": view}
+                    yield _shown(request, {"deployment": view})
                     last = now
                 if view["outcome"] is not None:
                     return
@@ -287,6 +294,11 @@ def _error(error: AgentError, status: int) -> web.Response:
 
 def _json(body: dict[str, Any], *, status: int = 200) -> web.Response:
     return web.json_response({"schema": views.SCHEMA, **body}, status=status)
+
+
+def _shown(request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
+    """The body, for other users without the evidence: it quotes what hooks printed."""
+    return body if request["may_change"] else views.without_evidence(body)
 
 
 def _bad_request(cause: str) -> AgentError:

@@ -103,14 +103,21 @@ sys.path.insert(0, sys.argv[1])
 from agent.client import Client
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 client = Client(sys.argv[2])
-status, _ = client.request("GET", "/v1/status")
-print(json.dumps([status, client.request("PUT", "/v1/hold", {"reason": "x"})]))
+status, seen = client.request("GET", "/v1/status")
+log, _ = client.request("GET", "/v1/deployments/last/log")
+print(json.dumps([status, seen, log, client.request("PUT", "/v1/hold", {"reason": "x"})]))
 """
     host.base.chmod(0o755)
+    host.deploy(make_bundle(host.base, "2", hooks={"AfterInstall": "echo s3cret; exit 1\n"}))
     argv = [sys.executable, "-c", program, str(ROOT), host.client.socket_path]
     done = subprocess.run(argv, capture_output=True, check=True, timeout=20)
-    status, (refused, answer) = json.loads(done.stdout)
-    assert status == 200
+    status, seen, log, (refused, answer) = json.loads(done.stdout)
+    assert (status, log) == (200, 403)
+    assert "s3cret" not in json.dumps(seen)
+    assert "s3cret" in json.dumps(host.ask("GET", "/v1/status"))
+    failure = seen["applications"][0]["last"]["failure"]
+    assert failure["code"] == "hook-failed"
+    assert failure["evidence"] == []
     assert refused == 403
     assert answer["error"]["code"] == "not-permitted"
     assert "deploy-agent" in answer["error"]["remedy"]
