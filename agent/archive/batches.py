@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -44,16 +44,17 @@ class Content(Protocol):
 
 
 class Batches(Protocol):
-    """Hands out every file of an archive once. Callers that share it hold a lock."""
+    """Hands out every file of an archive once.
+
+    The content of a batch is read before the next is taken.
+    """
+
+    @property
+    def content(self) -> Content:
+        """Where the content of what take() gave is read."""
 
     def take(self) -> list[Member]:
         """The next files, none when there are no more."""
-
-    def in_turn(self) -> bool:
-        """Whether what take() gave must be written before take() is called again."""
-
-    def content(self) -> Content:
-        """A reader of content for one thread."""
 
     def note_done(self, size: int) -> None:
         """So many bytes of content were written or linked."""
@@ -129,7 +130,7 @@ class SeekingBatches:
     """Batches of a zip or tar: its roll is complete, its content is read where it lies."""
 
     def __init__(
-        self, draft: Draft, roll: Roll, content: Callable[[], ZipContent | TarContent], end: int
+        self, draft: Draft, roll: Roll, content: ZipContent | TarContent, end: int
     ) -> None:
         self._draft = draft
         self._roll = roll
@@ -150,10 +151,6 @@ class SeekingBatches:
                 break
         return batch
 
-    def in_turn(self) -> bool:
-        """Content can be read in any order."""
-        return False
-
     def note_done(self, size: int) -> None:
         """So many bytes of content were written or linked."""
         self._done += size
@@ -171,9 +168,8 @@ class StreamBatches:
         self._roll = roll
         self._gunzip = gunzip
         self._stream = tar_reader.PieceStream(pieces)
-        self._content = StreamContent(self._stream)
+        self.content = StreamContent(self._stream)
         self._members = tar_reader.read_members(self._stream)
-        self._big = False
 
     def take(self) -> list[Member]:
         """The next files: small ones with their content put aside, or one big one."""
@@ -190,7 +186,6 @@ class StreamBatches:
         """Some entries, up to a big file's content; whether the stream ended."""
         found: list[Member] = []
         seen = size = 0
-        self._big = False
         for member in islice(self._members, BATCH):
             seen += 1
             admitted = self._roll.admit(member)
@@ -198,22 +193,13 @@ class StreamBatches:
                 continue
             found.append(admitted)
             if member.size > SMALL_BYTES:
-                self._big = True
                 return found, False
             if member.kind is EntryKind.FILE:
-                self._content.held[member.pos] = tar_reader.read_whole(self._stream, member)
+                self.content.held[member.pos] = tar_reader.read_whole(self._stream, member)
                 size += member.size
                 if size > _BATCH_BYTES:
                     return found, False
         return found, not seen
-
-    def in_turn(self) -> bool:
-        """A big file is read from the stream while it is written."""
-        return self._big
-
-    def content(self) -> StreamContent:
-        """One for all threads: what one takes, no other asks for."""
-        return self._content
 
     def note_done(self, _size: int) -> None:
         """Bytes of the archive are counted where they are read."""

@@ -17,7 +17,7 @@ from agent.archive.index import ENTRIES
 from agent.archive.member import Member
 from agent.archive.refusals import from_sqlite_error
 
-BATCH = 64
+BATCH = 128
 
 _SCRATCH = """
 CREATE TABLE scratch.members (
@@ -59,7 +59,7 @@ FROM scratch.folders WHERE length(path) > :strip"""
 
 
 class Draft:
-    """The tables. One thread at a time: callers that share it hold a lock.
+    """The tables.
 
     main.entries becomes the index; scratch.* is what the roll knows; old.entries is the index of
     the release whose files may be linked, empty if there is none.
@@ -72,9 +72,7 @@ class Draft:
         scratch = index.with_name(f"{index.name}.scratch")
         self._partial.unlink(missing_ok=True)
         scratch.unlink(missing_ok=True)
-        self.db = sqlite3.connect(
-            self._partial, uri=True, isolation_level=None, check_same_thread=False
-        )
+        self.db = sqlite3.connect(self._partial, uri=True, isolation_level=None)
         try:
             self._attach(scratch, old)
         except sqlite3.Error as error:

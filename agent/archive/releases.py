@@ -185,10 +185,10 @@ def _contents(
             roll.judge()
             yield from _stream_contents(_inflate(fd, limits, cancel), roll.strip)
             return
-        members, open_content, end = open_seeking(fd, kind)
+        members, content, end = open_seeking(fd, kind)
         roll.add(members)
         roll.judge()
-        content, after = open_content(), -1
+        after = -1
         while batch := draft.rows_after(after, roll.strip, end):
             cancel.check()
             after = batch[-1].pos

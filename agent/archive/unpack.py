@@ -9,7 +9,6 @@ directory descriptors, with links made last; the rules over all entries are appl
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
 import sqlite3
@@ -92,14 +91,14 @@ class _Request:
 
 def open_seeking(
     fd: int, kind: kinds.Kind
-) -> tuple[Iterator[Member], Callable[[], ZipContent | TarContent], int]:
-    """The entries of a zip or tar, what makes readers of their content, and where that ends."""
+) -> tuple[Iterator[Member], ZipContent | TarContent, int]:
+    """The entries of a zip or tar, the reader of their content, and where that ends."""
     if kind is kinds.Kind.ZIP:
         directory = zip_directory.find_directory(fd)
         members = zip_directory.read_members(fd, directory)
-        return members, functools.partial(ZipContent, fd), directory.offset
+        return members, ZipContent(fd), directory.offset
     members = tar_reader.read_members(tar_reader.FileStream(fd))
-    return members, functools.partial(TarContent, fd), os.fstat(fd).st_size
+    return members, TarContent(fd), os.fstat(fd).st_size
 
 
 def _unpack_seeking(request: _Request, fd: int, kind: kinds.Kind, draft: Draft, roll: Roll) -> int:

@@ -8,7 +8,7 @@ _WINDOW_BYTES = 256 * 1024
 
 
 class Window:
-    """A part of a file held in memory. Not for two threads at once; each has its own.
+    """A part of a file held in memory.
 
     pread on a descriptor and not mmap: mapped pages would count as the agent's memory.
     """

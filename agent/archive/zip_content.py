@@ -43,7 +43,7 @@ def decode_name(raw: bytes, flags: int) -> str:
 
 
 class ZipContent:
-    """Reads entries of the zip that `fd` is open on. Each thread has its own."""
+    """Reads entries of the zip that `fd` is open on."""
 
     rereads = True
     is_zip = True

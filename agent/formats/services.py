@@ -12,7 +12,7 @@ from agent.formats.yamldoc import Path
 from agent.model.appspec import Match, Service, StatusCheck
 from agent.model.errors import AgentError
 
-_NOT_YET = ("consul", "environment")  # read and checked; nothing acts on them in this version
+_NOT_YET = ("unit", "consul", "environment")  # read and checked; nothing acts on them in this version
 
 
 def build_services(value: object, found: Findings) -> tuple[Service, ...]:
