@@ -19,12 +19,14 @@ from agent.model.deployment import (
     Trigger,
     new_deployment_id,
 )
-from agent.model.errors import AgentError, Code, Conflict, NotFound
+from agent.model.errors import AgentError, Code, Conflict, NotFound, from_os_error
 from agent.model.release import Layout
 from agent.record import Record
 from agent.system.deployment_log import DeploymentLog
 
 logger = logging.getLogger(__name__)
+
+_BEGIN_AGAIN_SECONDS = 5.0
 
 
 class DeploymentQueue:
@@ -167,6 +169,11 @@ class DeploymentQueue:
             except runner.StopRequested:
                 logger.info("%s: left for the next start of the agent", unfinished[0].id)
                 return
+            except AgentError as error:
+                # it could not even be begun, as state cannot be written: tried again, as status
+                # should go on telling of it
+                logger.error("%s: %s; %s", unfinished[0].id, error.message, error.remedy)
+                await _wait(self._work, _BEGIN_AGAIN_SECONDS)
             finally:
                 self.running = None
                 self._ended.set()
@@ -175,7 +182,10 @@ class DeploymentQueue:
 
     async def _run_one(self, deployment: Deployment) -> None:
         work_dir = self._layout.work_dir(deployment.id)
-        await asyncio.to_thread(work_dir.mkdir, mode=0o750, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(work_dir.mkdir, mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, f"make {work_dir}", code=Code.STATE_DAMAGED) from error
         record = await asyncio.to_thread(
             Record,
             self._equipment.state,
@@ -186,12 +196,7 @@ class DeploymentQueue:
         steps = list(record.steps.values())
         entry = recovery.choose_entry(deployment, steps, self._equipment.rows)
         self.running = runner.Run(self._equipment, record)
-        try:
-            ended = await self.running.run(entry)
-        except AgentError as error:
-            # state itself cannot be written: nothing more can be done safely
-            logger.error("%s: %s; %s", deployment.id, error.message, error.remedy)
-            raise
+        ended = await self.running.run(entry)
         logger.info("%s: %s", ended.id, ended.outcome)
 
     def stop(self) -> None:

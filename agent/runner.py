@@ -81,7 +81,6 @@ class Run:
         return self.deployment
 
     async def _begin(self, entry: Entry) -> None:
-        await asyncio.to_thread(self._work_dir.mkdir, mode=0o750, parents=True, exist_ok=True)
         starts = self.deployment.starts + 1
         current = await asyncio.to_thread(
             self._equipment.state.current, self.deployment.revision.application

@@ -6,7 +6,6 @@ import gzip
 import io
 import struct
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -94,24 +93,17 @@ def make_zip(
     comment: bytes = b"",
 ) -> bytes:
     """A zip with the entries as they are told. before, after: bytes around it."""
-    body, directory = b"", b""
+    locals_, centrals, offset = [], [], 0
     for entry in entries:
-        directory += central_part(entry, len(body))
-        body += local_part(entry)
+        centrals.append(central_part(entry, offset))
+        locals_.append(local_part(entry))
+        offset += len(locals_[-1])
+    directory = b"".join(centrals)
     count = len(entries) if count is None else count
     end = struct.pack(
-        "<4s4H2LH", b"PK\5\6", disk, disk, count, count, len(directory), len(body), len(comment)
+        "<4s4H2LH", b"PK\5\6", disk, disk, count, count, len(directory), offset, len(comment)
     )
-    return before + body + directory + end + comment + after
-
-
-def small_zip(**entries: bytes) -> bytes:
-    """A zip by zipfile; names have __ for / and _dot_ for a dot."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in entries.items():
-            file.writestr(name.replace("__", "/").replace("_dot_", "."), content)
-    return buffer.getvalue()
+    return b"".join([before, *locals_, directory, end, comment, after])
 
 
 def make_zip64(entry: ZipEntry, *, size: int | None = None, end: int | None = None) -> bytes:

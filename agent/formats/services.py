@@ -12,7 +12,11 @@ from agent.formats.yamldoc import Path
 from agent.model.appspec import Match, Service, StatusCheck
 from agent.model.errors import AgentError
 
-_NOT_YET = ("unit", "consul", "environment")  # read and checked; nothing acts on them in this version
+_NOT_YET = (
+    "unit",
+    "consul",
+    "environment",
+)  # checked, but nothing acts on them yet
 
 
 def build_services(value: object, found: Findings) -> tuple[Service, ...]:

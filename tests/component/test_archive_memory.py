@@ -1,4 +1,4 @@
-"""Memory does not grow with the count of files or with their size."""
+"""Memory does not grow with the count of entries or with their size."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import gzip
 import json
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from agent.model.errors import Code
+from tests.archives import ZipEntry, make_tar, make_zip, tar_entry
 from tests.lint.source import ROOT
 
-FILES = 10_000
-BIG_BYTES = 48 * 2**20
+ENTRIES = 40_000
+BIG = b"".join(number.to_bytes(4, "big") * 2**18 for number in range(48))
 
 # In a process of its own, whose highest mark is its own.
 _UNPACK = r"""
 import json, re, sys
 from pathlib import Path
-from agent.archive import releases, unpack
+from agent.archive import unpack
+from agent.model.errors import AgentError
 from agent.model.settings import Limits
 from agent.system.cancel import Cancel
 
@@ -29,50 +30,53 @@ def peak():
     # not ru_maxrss, which begins with that of the process that started this one
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
-bundle, where = Path(sys.argv[1]), Path(sys.argv[2])
-before = peak()
-reuse = None
-for name in ("old", "new"):
-    tree, index = where / name, where / (name + ".index")
-    result = unpack.unpack(bundle, tree=tree, index=index, limits=Limits(), cancel=Cancel(),
-                           progress=lambda done, total: None, reuse=reuse)
-    reuse = (tree, index)
-assert releases.check_release(tree, index, thorough=True, cancel=Cancel()) == []
-print(json.dumps([result.files, result.reused, peak() - before]))
+before, code = peak(), ""
+where = Path(sys.argv[1])
+try:
+    unpack.unpack(where / "bundle", tree=where / "tree", index=where / "index", limits=Limits(),
+                  cancel=Cancel(), progress=lambda done, total: None)
+except AgentError as error:
+    code = error.code
+print(json.dumps([code, peak() - before]))
 """
 
 
-def write_zip(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-        for number in range(FILES):
-            file.writestr(f"app/lib{number // 100:04}/module_{number:06}.py", b"x" * 20)
-        with file.open("app/big.bin", "w") as big:
-            for number in range(BIG_BYTES // 2**20):
-                big.write(number.to_bytes(4, "big") * 2**18)
-
-
-def write_tgz(path: Path) -> None:
-    plain = path.with_name("plain.tar")
-    with path.with_name("big.bin").open("wb") as big:
-        for number in range(BIG_BYTES // 2**20):
-            big.write(number.to_bytes(4, "big") * 2**18)
-    with plain.open("wb") as file:
-        for number in range(FILES):
-            info = tarfile.TarInfo(f"app/lib{number // 100:04}/module_{number:06}.py")
-            info.size = 20
-            file.write(info.tobuf() + b"x" * 20 + bytes(492))
-        info = tarfile.TarInfo("app/big.bin")
-        info.size = BIG_BYTES
-        file.write(info.tobuf() + path.with_name("big.bin").read_bytes() + bytes(1024))
-    path.write_bytes(gzip.compress(plain.read_bytes(), 1))
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("write", [write_zip, write_tgz])
-def test_memory_is_flat(write: object, state_dir: Path) -> None:
-    write(state_dir / "bundle")  # type: ignore[operator]
-    command = [sys.executable, "-c", _UNPACK, str(state_dir / "bundle"), str(state_dir)]
+def growth(bundle: bytes, where: Path) -> tuple[str, int]:
+    """The error's code and the growth in KiB when `bundle` is unpacked."""
+    (where / "bundle").write_bytes(bundle)
+    command = [sys.executable, "-c", _UNPACK, str(where)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    files, reused, kilobytes = json.loads(done.stdout)
-    assert files == reused == FILES + 1
-    assert 0 < kilobytes < 10 * 1024
+    code, kilobytes = json.loads(done.stdout)
+    return code, kilobytes
+
+
+def entry_names() -> list[bytes]:
+    """Many, and one at the end that is refused, so that all are read and none is written."""
+    names = [b"app/library-%03d/module-%06d.py" % (n // 100, n) for n in range(ENTRIES)]
+    return [*names, b"../evil"]
+
+
+def test_many_entries_of_a_zip(tmp_path: Path) -> None:
+    bundle = make_zip(*(ZipEntry(name, method=0) for name in entry_names()))
+    code, kilobytes = growth(bundle, tmp_path)
+    assert code == Code.BUNDLE_REFUSED
+    assert kilobytes < 4 * 1024
+
+
+def test_many_entries_of_a_tar(tmp_path: Path) -> None:
+    code, kilobytes = growth(make_tar(*map(tar_entry, entry_names())), tmp_path)
+    assert code == Code.BUNDLE_REFUSED
+    assert kilobytes < 4 * 1024
+
+
+@pytest.mark.parametrize("kind", ["stored", "deflated", "tar", "tgz"])
+def test_a_big_file(kind: str, tmp_path: Path) -> None:
+    if kind in ("stored", "deflated"):
+        bundle = make_zip(ZipEntry(b"big", BIG, method=0 if kind == "stored" else 8))
+    else:
+        bundle = make_tar(tar_entry(b"big", BIG))
+        bundle = gzip.compress(bundle, 1) if kind == "tgz" else bundle
+    code, kilobytes = growth(bundle, tmp_path)
+    assert code == ""
+    assert kilobytes < 6 * 1024
+    assert (tmp_path / "tree/big").stat().st_size == len(BIG)

@@ -90,3 +90,26 @@ def check(
     small = make_bundle(host.base, "3")
     assert host.deploy(small)["outcome"] == "succeeded"
     assert host.serving() == "3"
+
+
+def test_state_that_cannot_be_written_is_waited_for(state_dir: Path) -> None:
+    """The agent goes on answering, and what was asked for is deployed once there is space."""
+    with small_disk(state_dir / "disk", 8 * MIB):
+        host = AgentHost(state_dir, NO_RESERVE, state_dir=state_dir / "disk" / "state")
+        try:
+            host.start()
+            host.deploy_good(make_bundle(host.base, "1"))
+            filler = state_dir / "disk" / "filler"
+            subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4096"], capture_output=True)
+            bundle = make_bundle(host.base, "2")
+            body = {"bundle": str(bundle), "application": "service"}
+            status, answer = host.client.request("POST", "/v1/deployments", body)
+            assert (status, answer["error"]["code"]) == (500, "disk-full")
+            assert "Free space" in answer["error"]["remedy"]
+            assert host.serving() == "1"
+            assert host.ask("GET", "/v1/status")["applications"][0]["current"]["version"] == "1"
+            filler.unlink()
+            host.deploy_good(make_bundle(host.base, "3"))
+            assert host.serving() == "3"
+        finally:
+            host.clear()
