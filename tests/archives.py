@@ -201,6 +201,16 @@ def zip_bomb(kernels: int = 200, kernel_bytes: int = 2**20) -> bytes:
     return body + directory + end
 
 
+def reaching_zip() -> bytes:
+    """A stored entry whose content goes on into the next entry's header, CRC and all."""
+    content = b"evil content"
+    whole = bytearray(make_zip(_spec(), ZipEntry(b"evil", content, method=0), ZipEntry(b"next")))
+    told = struct.pack("<3L", zlib.crc32(content + b"PK\3\4"), *[len(content) + 4] * 2)
+    right = struct.pack("<3L", zlib.crc32(content), *[len(content)] * 2)
+    assert whole.count(right) == 2
+    return bytes(whole.replace(right, told))
+
+
 @dataclass(frozen=True)
 class Hostile:
     """An archive to refuse. says: what the message must hold, the entry's name among it."""
@@ -334,6 +344,7 @@ ZIPS = [
     Hostile("zip: empty", make_zip, says=("empty",)),
     Hostile("zip: overlapping bomb", zip_bomb, says=("500 times",)),
     Hostile("zip: overlapping entries", lambda: zip_bomb(60), says=("bomb-", "overlaps")),
+    Hostile("zip: content goes on into another header", reaching_zip, says=("'evil'", "overlaps")),
     Hostile("zip: ratio bomb",
             lambda: make_zip(_spec(), ZipEntry(b"evil", _BIG, method=8)), says=("500 times",)),
     Hostile("zip: too many entries",
@@ -417,6 +428,9 @@ TARS = [
          says=("two extended headers",)),
     _tar("global path", pax_entry(pax_record("path", b"evil"), b"g"), tar_entry(b"x"),
          says=("global header",)),
+    Hostile("tar: wrong checksum",
+            lambda: make_tar(tar_entry(b"good"), tar_entry(b"evil").replace(b"evil", b"Evil")),
+            Code.BUNDLE_DAMAGED, ("behind entry 'good'", "checksum")),
     _tar("something behind the end mark", bytes(1024), tar_entry(b"evil", b"x"),
          says=("end mark",)),
     _tar("many zeros behind the end mark", bytes(3 * 2**20), says=("zeros",)),
@@ -442,6 +456,9 @@ TGZS = [
     *map(_gzipped, TARS),
     Hostile("tgz: ratio bomb", lambda: gzip.compress(make_tar(tar_entry(b"evil", _BIG)), 9),
             says=("500 times",)),
+    Hostile("tgz: bomb of headers that mean nothing", lambda: gzip.compress(
+        make_tar(pax_entry(pax_record("comment", bytes(120 * 1024)), b"g") * 700), 9),
+        says=("500 times",)),
     Hostile("tgz: zeros", lambda: gzip.compress(bytes(10240)), says=("empty",)),
     Hostile("tgz: bomb without a tar", lambda: gzip.compress(_BIG, 9)),
     Hostile("tgz: not a tar inside", lambda: gzip.compress(b"hello" * 500), Code.BUNDLE_DAMAGED,

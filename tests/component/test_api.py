@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def host(state_dir: Path) -> Iterator[AgentHost]:
         yield host
     finally:
         host.clear()
+
+
+@pytest.fixture(scope="module")
+def idle_host() -> Iterator[AgentHost]:
+    """One host for all requests that are refused and so change nothing."""
+    base = Path(tempfile.mkdtemp(prefix="deploy-agent-test-", dir="/var/tmp"))
+    host = AgentHost(base)
+    try:
+        host.start()
+        host.deploy_good(make_bundle(base, "1"))
+        yield host
+    finally:
+        host.clear()
+        shutil.rmtree(base)
 
 
 def refusal(host: AgentHost, method: str, path: str, body: object = None) -> tuple[int, dict]:
@@ -74,9 +89,9 @@ def begin_waiting(host: AgentHost, version: str = "2") -> str:
     ],
 )
 def test_bad_request_has_one_clear_error(
-    host: AgentHost, method: str, path: str, body: object, status: int, part: str
+    idle_host: AgentHost, method: str, path: str, body: object, status: int, part: str
 ) -> None:
-    found, error = refusal(host, method, path, body)
+    found, error = refusal(idle_host, method, path, body)
     assert found == status
     assert part in error["message"] + " ".join(error["details"])
     assert error["code"]

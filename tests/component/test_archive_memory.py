@@ -80,3 +80,10 @@ def test_a_big_file(kind: str, tmp_path: Path) -> None:
     assert code == ""
     assert kilobytes < 6 * 1024
     assert (tmp_path / "tree/big").stat().st_size == len(BIG)
+
+
+def test_a_small_entry_that_lies_about_its_size(tmp_path: Path) -> None:
+    entry = ZipEntry(b"evil", bytes(64 * 2**20), size=10)
+    code, kilobytes = growth(make_zip(entry), tmp_path)
+    assert code == Code.BUNDLE_REFUSED
+    assert kilobytes < 6 * 1024

@@ -16,7 +16,7 @@ from tests import bundles
 from tests.component import cli_server
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 _SLOW_START = """#!/bin/sh
 echo "$$" > {base}/started.new

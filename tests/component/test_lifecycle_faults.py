@@ -18,7 +18,7 @@ from tests.bundles import make_bundle
 from tests.trees import without_folder_times
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 ROWS = [pytest.param(row, id=row.name.value) for row in LIFECYCLE]
 UNDO_ROWS = [pytest.param(row, id=row.name.value) for row in LIFECYCLE if row.undo is not None]

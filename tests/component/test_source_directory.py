@@ -13,7 +13,7 @@ from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture
