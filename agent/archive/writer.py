@@ -1,8 +1,8 @@
 """Writing the files of an archive into a tree, or linking those that the old release has.
 
-Two threads share the work on a batch: one reads, inflates, hashes and keeps the books, the other
-makes the files. Both spend most of their time outside of the interpreter's lock, and hand over
-only once a batch; two threads that each do everything are no quicker than one (measured).
+One thread does it all, but for what runs long outside of the interpreter's lock: the next batch
+of a zip is inflated in a second one. More threads were no quicker: a file is made by a handful of
+short system calls, and handing the lock over costs as much as one of them (measured).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.archive.ahead import ahead
-from agent.archive.batches import SMALL_BYTES, Batches, Content
+from agent.archive.batches import SMALL_BYTES, Batches
 from agent.archive.draft import Draft
 from agent.archive.member import Member
 from agent.archive.refusals import refused
@@ -52,78 +52,37 @@ def write_files(work: Work) -> int:
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(Tree(work.tree, exact=work.exact))
         old = stack.enter_context(Tree(work.old_tree)) if work.old_tree else None
-        maker = _Maker(tree, old, work.batches.content, work.strip)
-        pool = stack.enter_context(ThreadPoolExecutor(1, "unpack"))
-        writer = _Writer(work, maker, pool)
+        pool = stack.enter_context(ThreadPoolExecutor(1, "inflate"))
+        writer = _Writer(work, _Maker(tree, old, work.strip), pool)
         while writer.write_batch():
             pass
-        return maker.linked
-
-
-class _File(NamedTuple):
-    """A small file to make. content: None as long as linking the old one may do."""
-
-    member: Member
-    packed: bytes
-    content: bytes | None
+        return writer.linked
 
 
 class _Maker:
-    """Makes files in the tree. In one thread at a time."""
+    """Makes files in the tree."""
 
-    def __init__(self, tree: Tree, old: Tree | None, content: Content, strip: int) -> None:
+    def __init__(self, tree: Tree, old: Tree | None, strip: int) -> None:
         self._tree = tree
         self._old = old
-        self._content = content
         self._strip = strip
-        self._at: Member
         self._owner = (os.geteuid(), os.getegid())
-        self.linked = 0
 
-    def make(self, files: list[_File]) -> int:
-        """Make small files; bytes of their content."""
-        size = 0
-        with self._translated():
-            for member, packed, content in files:
-                size += member.size
-                if content is None:
-                    if self.link(member):
-                        continue
-                    content = self._content.unpacked(member, packed)
-                fd = self.create(member)
-                try:
-                    write_all(fd, content)
-                    os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
-                finally:
-                    os.close(fd)
-        return size
-
-    def make_big(self, member: Member, pieces: Iterator[bytes]) -> None:
+    def make(self, member: Member, pieces: Iterable[bytes]) -> None:
         """Make one file from the pieces of its content."""
-        with self._translated():
-            fd = self.create(member)
+        path = member.path[self._strip :]
+        try:
+            fd = self._tree.create(path, member.mode)
             try:
                 for piece in pieces:
                     write_all(fd, piece)
                 os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
             finally:
                 os.close(fd)
-
-    def create(self, member: Member) -> int:
-        """A descriptor on the new file of a member. Raises OSError."""
-        self._at = member
-        return self._tree.create(member.path[self._strip :], member.mode)
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """OSErrors of what is done with the last created file as our own."""
-        try:
-            yield
         except (FileExistsError, NotADirectoryError) as error:
-            raise refused(self._at.path, "is there twice, or is a folder as well") from error
+            raise refused(member.path, "is there twice, or is a folder as well") from error
         except OSError as error:
-            doing = f"write {self._at.path[self._strip :]}"
-            raise from_os_error(error, doing, code=Code.INSTALL_FAILED) from error
+            raise from_os_error(error, f"write {path}", code=Code.INSTALL_FAILED) from error
 
     def link(self, member: Member, beside: str = "") -> bool:
         """Link the old release's file (as `beside`), if it still is what its index says.
@@ -146,14 +105,31 @@ class _Maker:
             self._tree.link_from(self._old, path, beside or path)
         except OSError:
             return False
-        self.linked += 1
         return True
 
-    def replace_by_link(self, member: Member) -> None:
-        """A big file of a stream is known to be the old one only after it was written."""
+    def replace_by_link(self, member: Member) -> bool:
+        """The same for a file that was written before it was known to be the old one."""
         beside = f".{member.pos}.linked"
-        if self.link(member, beside):
-            self._tree.rename(beside, member.path[self._strip :])
+        if not self.link(member, beside):
+            return False
+        self._tree.rename(beside, member.path[self._strip :])
+        return True
+
+
+class _Small(NamedTuple):
+    """A file that was read in one piece. raw: digest of the packed bytes."""
+
+    member: Member
+    packed: bytes
+    raw: bytes
+    is_same: bool
+
+
+class _Batch(NamedTuple):
+    """Files to make; contents: of those that are not the same as before, once inflated."""
+
+    files: list[_Small]
+    contents: Future[list[bytes]]
 
 
 class _Writer:
@@ -164,66 +140,66 @@ class _Writer:
         self._maker = maker
         self._pool = pool
         self._content = work.batches.content
-        self._made: Future[int] | None = None
+        self._read: _Batch | None = None
+        self.linked = 0
 
     def write_batch(self) -> bool:
-        """Write one batch; False if there was none any more."""
-        batch = self._work.batches.take()
-        files, rows = [], []
-        for member in batch:
+        """Read a batch, and make the files of the one before; False when nothing is left."""
+        members = self._work.batches.take()
+        before, self._read = self._read, self._read_batch(members)
+        if before:
+            self._make_batch(before)
+        return bool(members)
+
+    def _read_batch(self, members: list[Member]) -> _Batch:
+        """Read the small files, and have them inflated; big ones are made at once."""
+        files = []
+        for member in members:
             if max(member.size, member.packed) > SMALL_BYTES:
-                self._wait()
-                digest, raw = self._write_big(member)
-            else:
-                file, digest, raw = self._read_small(member)
-                files.append(file)
-            rows.append((member.pos, digest, raw if self._content.is_zip else None))
-        self._work.draft.note_written(rows)
-        self._wait()
-        self._made = self._pool.submit(self._maker.make, files)
-        if not batch:
-            self._wait()
-        return bool(batch)
+                self._note([(member.pos, *self._make_big(member))])
+                continue
+            packed = self._content.read(member)
+            raw = hashlib.sha256(packed).digest()
+            files.append(_Small(member, packed, raw, _is_same(member, raw)))
+        return _Batch(files, self._pool.submit(self._inflate, files))
 
-    def _wait(self) -> None:
-        """Until the files of the batch before are made."""
-        if self._made:
-            made, self._made = self._made, None
-            self._note_done(made.result())
+    def _inflate(self, files: list[_Small]) -> list[bytes]:
+        return [
+            self._content.unpacked(file.member, file.packed) for file in files if not file.is_same
+        ]
 
-    def _note_done(self, size: int) -> None:
-        """After every batch and every piece of a big file: how far it is, and may it go on."""
-        self._work.batches.note_done(size)
-        self._work.progress(*self._work.batches.progress())
-        self._work.cancel.check()
-        self._work.space.check()
+    def _make_batch(self, batch: _Batch) -> None:
+        contents = iter(batch.contents.result())
+        rows = []
+        for member, packed, raw, is_same in batch.files:
+            if is_same and self._maker.link(member):
+                self.linked += 1
+                rows.append((member.pos, member.old_digest or raw, raw))
+                continue
+            content = self._content.unpacked(member, packed) if is_same else next(contents)
+            self._maker.make(member, (content,))
+            digest = raw if content is packed else hashlib.sha256(content).digest()
+            rows.append((member.pos, digest, raw))
+        self._note(rows)
+        self._note_done(sum(file.member.size for file in batch.files))
 
-    def _read_small(self, member: Member) -> tuple[_File, bytes, bytes]:
-        """A file to make, the digests of its content and of its packed bytes."""
-        packed = self._content.read(member)
-        raw = hashlib.sha256(packed).digest()
-        if member.old_digest and _is_same(member, raw):
-            return _File(member, packed, None), member.old_digest, raw
-        content = self._content.unpacked(member, packed)
-        digest = raw if content is packed else hashlib.sha256(content).digest()
-        return _File(member, packed, content), digest, raw
-
-    def _write_big(self, member: Member) -> tuple[bytes, bytes]:
-        """Write or link a file in pieces; the digests of its content and of its packed bytes."""
+    def _make_big(self, member: Member) -> tuple[bytes, bytes]:
+        """Make or link a file in pieces; the digests of its content and of its packed bytes."""
         if member.old_digest and self._content.rereads:
             whole = hashlib.sha256()
             for piece in self._content.packed_pieces(member):
                 whole.update(piece)
                 self._work.cancel.check()
             if _is_same(member, whole.digest()) and self._maker.link(member):
+                self.linked += 1
                 self._note_done(member.size)
                 return member.old_digest, whole.digest()
         packed, content = hashlib.sha256(), hashlib.sha256()
         with contextlib.closing(self._pieces(member, packed.update, content.update)) as pieces:
-            self._maker.make_big(member, pieces)
+            self._maker.make(member, pieces)
         digest = content.digest()
-        if digest == member.old_digest:
-            self._maker.replace_by_link(member)
+        if digest == member.old_digest and self._maker.replace_by_link(member):
+            self.linked += 1
         return digest, digest if member.method == STORED else packed.digest()
 
     def _pieces(
@@ -239,13 +215,29 @@ class _Writer:
                 yield piece
                 self._note_done(len(piece))
 
+    def _note(self, rows: list[tuple[int, bytes, bytes]]) -> None:
+        """Write down positions and digests; only a zip's packed bytes have one of their own."""
+        if self._content.is_zip:
+            self._work.draft.note_written(rows)
+        else:
+            self._work.draft.note_written((pos, digest, None) for pos, digest, _ in rows)
+
+    def _note_done(self, size: int) -> None:
+        """After every batch and every piece of a big file: how far it is, and may it go on."""
+        self._work.batches.note_done(size)
+        self._work.progress(*self._work.batches.progress())
+        self._work.cancel.check()
+        self._work.space.check()
+
 
 def _is_same(member: Member, raw: bytes) -> bool:
-    """Whether the packed bytes are those of the old release's file, by digest and method.
+    """Whether the packed bytes are those of an old release's file, by digest and method.
 
     Stored bytes are the content itself. For deflated ones the old raw digest is another than that
     of the content, else the old ones were stored.
     """
+    if member.old_digest is None:
+        return False
     if member.method == STORED:
         return raw == member.old_digest
     return raw == member.old_raw != member.old_digest

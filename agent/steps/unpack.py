@@ -41,15 +41,16 @@ def _unpack(ctx: Context) -> Result:
         reuse = None
         if ctx.current is not None and ctx.current.tree.exists() and ctx.current.index.exists():
             reuse = (ctx.current.tree, ctx.current.index)
-        unpacked = unpack.unpack(
-            ctx.release.bundle,
-            tree=tree,
-            index=index,
-            limits=ctx.settings.limits,
-            cancel=ctx.cancel,
-            progress=ctx.progress,
-            reuse=reuse,
-        )
+        with durable.syncing_early(tree.parent):
+            unpacked = unpack.unpack(
+                ctx.release.bundle,
+                tree=tree,
+                index=index,
+                limits=ctx.settings.limits,
+                cancel=ctx.cancel,
+                progress=ctx.progress,
+                reuse=reuse,
+            )
         durable.sync_file_system(tree)
         index.rename(ctx.release.index)
         tree.rename(ctx.release.tree)
