@@ -77,6 +77,8 @@ class Draft:
             self._attach(scratch, old)
         except sqlite3.Error as error:
             self.db.close()
+            self._partial.unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
             raise from_sqlite_error(error, f"make the index {index}") from error
 
     def __enter__(self) -> Self:

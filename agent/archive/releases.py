@@ -109,7 +109,7 @@ class _Restoration:
         if self._is_folder(entry.path):
             if entry.kind == EntryKind.DIR:
                 return
-            remove_tree(self._root / entry.path, self._cancel)
+            self._remove_folder(entry.path)
         if entry.kind == EntryKind.DIR:
             with contextlib.suppress(FileNotFoundError):
                 self._tree.unlink(entry.path)
@@ -141,7 +141,7 @@ class _Restoration:
         try:
             self._write(beside, entry, pieces)
             if self._is_folder(entry.path):
-                remove_tree(self._root / entry.path, self._cancel)
+                self._remove_folder(entry.path)
             self._tree.rename(beside, entry.path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -167,6 +167,12 @@ class _Restoration:
             return stat.S_ISDIR(self._tree.stat(path).st_mode)
         except FileNotFoundError:
             return False
+
+    def _remove_folder(self, path: str) -> None:
+        """Remove a folder that is in the way, from the root, so that no path leads through it."""
+        removed = self._beside("")
+        self._tree.rename(path, removed)
+        remove_tree(self._root / removed, self._cancel)
 
     def _beside(self, path: str) -> str:
         """A new name in the folder of `path`."""

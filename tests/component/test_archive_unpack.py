@@ -1,134 +1,34 @@
-"""What is unpacked is what was packed, by whichever tool; and what is reused is the same."""
+"""What is unpacked is what was packed, by whichever tool."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import os
-import sqlite3
 import stat
 import subprocess
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.archive import unpack
-from agent.archive.index import Index
-from agent.model.errors import AgentError, Code, Interrupted, TransientError
-from agent.model.settings import Limits
-from agent.system.cancel import Cancel
 from tests import archives
 from tests.archives import APPSPEC, MTIME, ZipEntry, make_tar, make_zip, tar_entry
-
-LIMITS = Limits(free_bytes=0, free_inodes=0)
-BIG = bytes(range(256)) * 4096 + os.urandom(2**20)  # 2 MiB, half of it compressible
-
-TOOLS = {
-    "zip": ["zip", "-qr", "{out}", "."],
-    "zip -0": ["zip", "-qr0", "{out}", "."],
-    "zip -y": ["zip", "-qry", "{out}", "."],
-    "tar gnu": ["tar", "--format=gnu", "-cf", "{out}", "."],
-    "tar pax": ["tar", "--format=pax", "-cf", "{out}", "."],
-    "tar ustar": ["tar", "--format=ustar", "-cf", "{out}", "."],
-    "tar v7": ["tar", "--format=v7", "-cf", "{out}", "appspec.yml", "scripts", "data", "empty"],
-    "tar gnu gz": ["tar", "--format=gnu", "-czf", "{out}", "."],
-    "tar pax gz": ["tar", "--format=pax", "-czf", "{out}", "."],
-    "python zip": ["python3", "-m", "zipfile", "-c", "{out}", "appspec.yml", "scripts", "data",
-                   "empty"],
-    "python tar": ["python3", "-m", "tarfile", "-c", "{out}", "appspec.yml", "scripts", "data",
-                   "empty"],
-}  # fmt: skip
-SHORT_NAMES = ("tar ustar", "tar v7")
+from tests.unpacking import (
+    MAKERS,
+    TOOLS,
+    assert_index_matches,
+    listing,
+    make_folder,
+    pack,
+    unpack_bundle,
+)
 
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """A folder as a team would bundle it."""
-    root = tmp_path / "packed"
-    for folder in ("scripts", "data/deep/er", "empty"):
-        (root / folder).mkdir(parents=True)
-    (root / "appspec.yml").write_bytes(APPSPEC)
-    (root / "scripts/start.sh").write_text("#!/bin/sh\n")
-    (root / "scripts/start.sh").chmod(0o755)
-    (root / "data/big.bin").write_bytes(BIG)
-    (root / "data/nothing").touch()
-    (root / "data/secret").write_text("s")
-    (root / "data/secret").chmod(0o600)
-    (root / "data/deep/er/é ü.txt").write_text("é")
-    for number, path in enumerate(sorted(root.rglob("*"))):
-        if path.is_file():
-            os.utime(path, (MTIME + number, MTIME + number))
-    return root
-
-
-def pack(tool: str, folder: Path, out: Path) -> Path:
-    command = [part.format(out=out) for part in TOOLS[tool]]
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "TZ": "UTC"})
-    return out
-
-
-def unpack_bundle(
-    bundle: Path,
-    name: str = "new",
-    *,
-    reuse: tuple[Path, Path] | None = None,
-    limits: Limits = LIMITS,
-) -> unpack.Unpacked:
-    """Into <name> and <name>.index beside the bundle."""
-    return unpack.unpack(
-        bundle,
-        tree=bundle.parent / name,
-        index=bundle.parent / f"{name}.index",
-        limits=limits,
-        cancel=Cancel(),
-        progress=lambda _done, _total: None,
-        reuse=reuse,
-    )
-
-
-def listing(root: Path) -> dict[str, tuple[object, ...]]:
-    """Path below root: kind, mode of files, content or target, and mtime of files."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in sorted(root.rglob("*")):
-        status = path.lstat()
-        name = str(path.relative_to(root))
-        if stat.S_ISLNK(status.st_mode):
-            found[name] = ("link", str(path.readlink()))
-        elif path.is_dir():
-            found[name] = ("dir", oct(stat.S_IMODE(status.st_mode)))
-        else:
-            mode = oct(stat.S_IMODE(status.st_mode))
-            found[name] = ("file", mode, path.read_bytes(), status.st_mtime_ns)
-    return found
-
-
-def indexed(index: Path) -> dict[str, tuple[object, ...]]:
-    with Index(index) as listed:
-        return {entry.path: tuple(entry)[1:] for entry in listed}
-
-
-def assert_index_matches(tree: Path, index: Path) -> None:
-    rows = indexed(index)
-    assert list(rows) == sorted(rows, key=str.encode)
-    assert rows.keys() == listing(tree).keys()
-    for name, (kind, mode, size, mtime_ns, digest, _, target) in rows.items():
-        status = (tree / name).lstat()
-        if kind == "file":
-            assert (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
-            assert stat.S_IMODE(status.st_mode) == mode
-            assert digest == hashlib.sha256((tree / name).read_bytes()).digest()
-            assert target is None
-        elif kind == "link":
-            assert os.readlink(tree / name) == target
-            assert digest == hashlib.sha256(target.encode()).digest()
-        else:
-            assert (kind, mode, size, mtime_ns, digest, target) == ("dir", 0o755, 0, 0, b"", None)
+    return make_folder(tmp_path / "packed")
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -284,17 +184,6 @@ def test_times_before_1970_and_far_off(tmp_path: Path) -> None:
 WRAPPED = {"top/appspec.yml": APPSPEC, "top/top/f": b"x", "top/d/g": b"y"}
 
 
-def zip_of(files: dict[str, bytes]) -> bytes:
-    return make_zip(*(ZipEntry(name.encode(), content) for name, content in files.items()))
-
-
-MAKERS = {
-    "zip": zip_of,
-    "tar": archives.small_tar,
-    "tgz": lambda files: gzip.compress(archives.small_tar(files)),
-}
-
-
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize(
     ("files", "expected"),
@@ -320,256 +209,8 @@ def test_one_wrapping_folder_is_stripped(
     assert_index_matches(tmp_path / "new", tmp_path / "new.index")
 
 
-# -- reuse
-
-
-def inodes(tree: Path) -> dict[str, int]:
-    return {name: (tree / name).lstat().st_ino for name in listing(tree)}
-
-
-@pytest.fixture(params=["zip", "zip -0", "tar gnu", "tar gnu gz"])
-def old(request: pytest.FixtureRequest, packed: Path, tmp_path: Path) -> str:
-    """The old release is unpacked from `packed` by this tool."""
-    unpack_bundle(pack(request.param, packed, tmp_path / "old.bundle"), "old")
-    return request.param
-
-
-def test_what_is_the_same_is_linked(old: str, packed: Path, tmp_path: Path) -> None:
-    (packed / "data/nothing").write_text("changed")
-    (packed / "data/deep/new").write_text("new")
-    os.utime(packed / "data/nothing", (MTIME, MTIME))
-    os.utime(packed / "data/deep/new", (MTIME, MTIME))
-    bundle = pack(old, packed, tmp_path / "new.bundle")
-    result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
-    assert result.reused == 5
-    assert result.files == 7
-    assert listing(tmp_path / "new") == listing(packed)
-    assert_index_matches(tmp_path / "new", tmp_path / "new.index")
-    before, after = inodes(tmp_path / "old"), inodes(tmp_path / "new")
-    same = {name for name in after if before.get(name) == after[name]}
-    assert same == {"appspec.yml", "scripts/start.sh", "data/big.bin", "data/secret",
-                    "data/deep/er/é ü.txt"}  # fmt: skip
-
-
-def test_an_unchanged_bundle_gives_an_equal_index(old: str, packed: Path, tmp_path: Path) -> None:
-    bundle = pack(old, packed, tmp_path / "new.bundle")
-    unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
-    assert indexed(tmp_path / "new.index") == indexed(tmp_path / "old.index")
-
-
-def spoil_content(path: Path) -> None:
-    status = path.stat()
-    path.write_bytes(b"!" * status.st_size)
-
-
-def spoil_mode(path: Path) -> None:
-    path.chmod(0o640)
-
-
-def spoil_owner(path: Path) -> None:
-    os.chown(path, 65534, -1)
-
-
-def spoil_kind(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/etc/passwd")
-
-
-def spoil_by_removing(path: Path) -> None:
-    path.unlink()
-
-
-@pytest.mark.root
-@pytest.mark.parametrize(
-    "spoil", [spoil_content, spoil_mode, spoil_owner, spoil_kind, spoil_by_removing]
-)
-def test_a_file_that_was_touched_is_not_reused(
-    old: str, packed: Path, tmp_path: Path, spoil: object
-) -> None:
-    assert callable(spoil)
-    for name in ("appspec.yml", "data/big.bin"):
-        spoil(tmp_path / "old" / name)
-    bundle = pack(old, packed, tmp_path / "new.bundle")
-    result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
-    assert result.reused == 4
-    assert listing(tmp_path / "new") == listing(packed)
-
-
-def test_another_mtime_or_mode_is_not_the_same(old: str, packed: Path, tmp_path: Path) -> None:
-    os.utime(packed / "appspec.yml", (MTIME + 1000, MTIME + 1000))
-    (packed / "data/big.bin").chmod(0o755)
-    bundle = pack(old, packed, tmp_path / "new.bundle")
-    result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
-    assert result.reused == 4
-    assert listing(tmp_path / "new") == listing(packed)
-
-
-def test_equal_size_mtime_and_crc_do_not_make_it_the_same(tmp_path: Path) -> None:
-    """The CRC of a zip's header is not trusted: the bytes are hashed."""
-    for name, content in (("old", b"one"), ("new", b"two")):
-        (tmp_path / f"{name}.bundle").write_bytes(make_zip(ZipEntry(b"f", content, method=0)))
-    unpack_bundle(tmp_path / "old.bundle", "old")
-    reuse = (tmp_path / "old", tmp_path / "old.index")
-    assert unpack_bundle(tmp_path / "new.bundle", reuse=reuse).reused == 0
-    assert (tmp_path / "new/f").read_bytes() == b"two"
-
-
-def test_packed_bytes_mean_something_else_under_another_method(tmp_path: Path) -> None:
-    """Deflated bytes and the same bytes stored are two contents, whatever sizes are told."""
-    content = os.urandom(40)
-    deflated = archives.local_part(ZipEntry(b"f", content))[31:]
-    (tmp_path / "old.bundle").write_bytes(make_zip(ZipEntry(b"f", deflated, method=0)))
-    (tmp_path / "new.bundle").write_bytes(make_zip(ZipEntry(b"f", content)))
-    unpack_bundle(tmp_path / "old.bundle", "old")
-    with sqlite3.connect(tmp_path / "old.index") as index:
-        index.execute("UPDATE entries SET size = ?", (len(content),))
-    os.truncate(tmp_path / "old/f", len(content))
-    os.utime(tmp_path / "old/f", ns=(0, indexed(tmp_path / "old.index")["f"][3]))
-    reuse = (tmp_path / "old", tmp_path / "old.index")
-    assert unpack_bundle(tmp_path / "new.bundle", reuse=reuse).reused == 0
-    assert (tmp_path / "new/f").read_bytes() == content
-
-
-def test_reuse_across_a_wrapping_folder(packed: Path, tmp_path: Path) -> None:
-    (tmp_path / "old.bundle").write_bytes(zip_of({"v1/appspec.yml": APPSPEC, "v1/f": b"x"}))
-    (tmp_path / "new.bundle").write_bytes(zip_of({"v2/appspec.yml": APPSPEC, "v2/f": b"x"}))
-    unpack_bundle(tmp_path / "old.bundle", "old")
-    reuse = (tmp_path / "old", tmp_path / "old.index")
-    assert unpack_bundle(tmp_path / "new.bundle", reuse=reuse).reused == 2
-
-
-def test_an_old_release_that_is_gone_is_no_hindrance(packed: Path, tmp_path: Path) -> None:
-    bundle = pack("zip", packed, tmp_path / "bundle.any")
-    (tmp_path / "bad.index").write_bytes(b"not sqlite at all" * 100)
-    (tmp_path / "old").mkdir()
-    for reuse in [
-        (tmp_path / "none", tmp_path / "none.index"),
-        (tmp_path / "old", tmp_path / "none.index"),
-        (tmp_path / "old", tmp_path / "bad.index"),
-    ]:
-        assert unpack_bundle(bundle, f"new{len(os.listdir(tmp_path))}", reuse=reuse).reused == 0
-
-
-# -- what goes wrong
-
-
-def test_a_cut_off_archive_is_damaged_wherever_it_is_cut(tmp_path: Path) -> None:
-    files = {"appspec.yml": APPSPEC, "d/small": b"x" * 700, "d/big": os.urandom(300_000)}
-    for kind, make in MAKERS.items():
-        whole = make(files)
-        bundle = tmp_path / "bundle"
-        for number, cut in enumerate(range(0, len(whole) - 1, len(whole) // 40)):
-            bundle.write_bytes(whole[:cut])
-            with pytest.raises(AgentError) as caught:
-                unpack_bundle(bundle, f"{kind}{number}")
-            assert caught.value.code is Code.BUNDLE_DAMAGED, (kind, cut, caught.value.message)
-
-
-def test_too_little_space_is_found_before_anything_is_written(tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    bundle.write_bytes(zip_of({"f": b"x" * 5000}))
-    with pytest.raises(TransientError) as caught:
-        unpack_bundle(bundle, limits=replace(LIMITS, free_bytes=2**60))
-    assert caught.value.code is Code.DISK_FULL
-    assert "MiB" in caught.value.message
-    assert not (tmp_path / "new").exists()
-    bundle.write_bytes(MAKERS["tgz"]({"f": b"x" * 5000}))
-    with pytest.raises(TransientError) as caught:
-        unpack_bundle(bundle, limits=replace(LIMITS, free_bytes=2**60))
-    assert caught.value.code is Code.DISK_FULL
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=100", "none", str(where)]
-    subprocess.run(mount, check=True)
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize(
-    "files", [{"f": os.urandom(3 * 2**20)}, {f"f{n}": b"" for n in range(150)}]
-)
-def test_a_full_disk_is_transient(
-    kind: str, files: dict[str, bytes], small_disk: Path, tmp_path: Path
-) -> None:
-    bundle = tmp_path / "bundle"
-    bundle.write_bytes(MAKERS[kind](files))
-    with pytest.raises(TransientError) as caught:
-        unpack.unpack(
-            bundle,
-            tree=small_disk / "tree",
-            index=tmp_path / "index",
-            limits=LIMITS,
-            cancel=Cancel(),
-            progress=lambda _done, _total: None,
-        )
-    assert caught.value.code is Code.DISK_FULL
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-def test_cancel_stops_it_and_leaves_no_thread(kind: str, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    bundle.write_bytes(MAKERS[kind]({f"f{n}": os.urandom(600_000) for n in range(20)}))
-    cancel = Cancel()
-    threads = threading.active_count()
-
-    def stop(done: int, total: int) -> None:
-        assert 0 <= done <= total
-        cancel.set("enough")
-
-    with pytest.raises(Interrupted):
-        unpack.unpack(
-            bundle,
-            tree=tmp_path / "new",
-            index=tmp_path / "new.index",
-            limits=LIMITS,
-            cancel=cancel,
-            progress=stop,
-        )
-    assert threading.active_count() == threads
-    assert not (tmp_path / "new.index").exists()
-
-
-def test_nothing_is_left_beside_after_an_error(tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    bundle.write_bytes(make_zip(ZipEntry(b"../evil", b"x")))
-    with pytest.raises(AgentError):
-        unpack_bundle(bundle)
-    assert os.listdir(tmp_path) == ["bundle"]
-
-
-def test_progress_ends_at_its_total(packed: Path, tmp_path: Path) -> None:
-    for tool in ("zip", "tar gnu", "tar gnu gz"):
-        seen: list[tuple[int, int]] = []
-        where = tmp_path / tool.replace(" ", "-")
-        unpack.unpack(
-            pack(tool, packed, tmp_path / f"{where.name}.bundle"),
-            tree=where,
-            index=tmp_path / f"{where.name}.index",
-            limits=LIMITS,
-            cancel=Cancel(),
-            progress=lambda done, total, seen=seen: seen.append((done, total)),
-        )
-        assert seen[-1][0] == seen[-1][1] > 0
-
-
-def test_a_tree_that_is_there_already_is_not_touched(tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    bundle.write_bytes(zip_of({"f": b"x"}))
-    (tmp_path / "new").mkdir()
-    with pytest.raises(AgentError, match="File exists"):
-        unpack_bundle(bundle)
-    assert os.listdir(tmp_path / "new") == []
-
-
-def test_the_bundle_may_be_read_only_and_in_a_buffer_of_python(tmp_path: Path) -> None:
-    """A zip by zipfile with every kind of name and a comment."""
+def test_a_zip_with_a_comment_and_dos_times(tmp_path: Path) -> None:
+    """A DOS time has no zone: it is taken as UTC."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.comment = b"built by CI" * 100
