@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import grp
 import json
 import logging
-import os
-import pwd
 import re
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -26,6 +21,7 @@ from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.status import StatusView
 from agent.store.state import Hold
+from agent.system import peer
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +66,12 @@ class Api:
 
     @web.middleware
     async def _check_access(self, request: web.Request, handler: Route) -> web.StreamResponse:
-        _, uid, gid = _peer(request)
+        transport = request.transport
+        found = None if transport is None else transport.get_extra_info("socket")
+        uid, gid = peer.read_peer(found)
         group = self._equipment.settings.api_group
-        request["by"] = await asyncio.to_thread(_user_name, uid)
-        request["may_change"] = await asyncio.to_thread(_may_change, uid, gid, group)
+        request["by"] = await asyncio.to_thread(peer.user_name, uid)
+        request["may_change"] = await asyncio.to_thread(peer.may_change, uid, gid, group)
         # a log has all that hooks print, which may be anything
         if request.method != "GET" or request.path.endswith("/log"):
             self._refuse_others(request, group)
@@ -229,9 +227,18 @@ class Api:
             if asked not in everyone:
                 raise _unknown_application(str(asked), everyone)
             return str(asked)
-        if len(known) != 1:
-            raise _bad_request(
-                f"name the application: {', '.join(known)}" if known else "nothing is deployed yet"
+        if len(known) > 1:
+            raise AgentError(
+                "cannot tell which application is meant",
+                code=Code.BAD_REQUEST,
+                details=(f"on this host: {', '.join(known)}",),
+                remedy="Name one of them",
+            )
+        if not known:
+            raise NotFound(
+                "cannot find an application: nothing is deployed on this host yet",
+                code=Code.NOT_FOUND,
+                remedy="Deploy something: agentctl deploy BUNDLE",
             )
         return known[0]
 
@@ -361,33 +368,3 @@ def _read_lines(path: Path, offset: int) -> tuple[list[str], int]:
     if end == 0:
         return [], offset
     return piece[:end].decode("utf-8", "replace").splitlines(), offset + end
-
-
-def _peer(request: web.Request) -> tuple[int, int, int]:
-    """Pid, uid and gid of the other end (SO_PEERCRED, unix(7))."""
-    transport = request.transport
-    peer = transport.get_extra_info("socket") if transport is not None else None
-    if peer is None:
-        raise NotPermitted("cannot tell who asks", code=Code.NOT_PERMITTED)
-    size = struct.calcsize("3i")
-    pid, uid, gid = struct.unpack(
-        "3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    )
-    return pid, uid, gid
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def _may_change(uid: int, gid: int, group: str) -> bool:
-    if uid in (0, os.geteuid()):
-        return True
-    try:
-        wanted = grp.getgrnam(group).gr_gid
-        return wanted in os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-    except KeyError:
-        return False
