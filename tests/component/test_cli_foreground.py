@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -85,7 +86,8 @@ class Laptop:
             process.kill()
             process.communicate()
         for left in self.processes():
-            left.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
+                left.kill()
 
 
 @pytest.fixture
