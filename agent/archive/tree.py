@@ -28,16 +28,12 @@ class Tree:
     Not for two threads at once; each has its own. Methods raise OSError.
     """
 
-    def __init__(self, root: Path, *, exact: bool = False, pinned: bool = False) -> None:
-        """exact: whether modes come out as given to open(), as make_root() found out.
-
-        pinned: descriptors of folders stay valid until trim(), not only until the next call.
-        """
+    def __init__(self, root: Path, *, exact: bool = False) -> None:
+        """exact: whether modes come out as given to open(), as make_root() found out."""
         self._root = os.open(root, _OPEN_FOLDER)
         self._open: dict[str, int] = {}
         self._last = ("", self._root)
         self._exact = exact
-        self._pinned = pinned
 
     def __enter__(self) -> Self:
         """Nothing more to do."""
@@ -51,15 +47,15 @@ class Tree:
         os.close(self._root)
 
     def folder(self, path: str, *, make: bool = False) -> int:
-        """A descriptor of the folder at `path` ("" is the root); see `pinned`.
+        """A descriptor of the folder at `path` ("" is the root), valid until the next call.
 
         make: also make it and its parents where they are missing.
         """
         last, fd = self._last
         if path == last:
             return fd
-        if not self._pinned:
-            self.trim()
+        if len(self._open) > _KEPT_OPEN:
+            self._close_folders()
         fd = self._descend(path, make=make)
         self._last = (path, fd)
         return fd
@@ -93,10 +89,17 @@ class Tree:
         folder, _, name = path.rpartition("/")
         os.symlink(target, name, dir_fd=self.folder(folder, make=True))
 
-    def trim(self) -> None:
-        """Close folders if there are many open."""
-        if len(self._open) > _KEPT_OPEN:
-            self._close_folders()
+    def link_from(self, other: Tree, old: str, path: str) -> None:
+        """Make `path` another name of the file `old` of another tree."""
+        old_folder, _, old_name = old.rpartition("/")
+        folder, _, name = path.rpartition("/")
+        os.link(
+            old_name,
+            name,
+            src_dir_fd=other.folder(old_folder),
+            dst_dir_fd=self.folder(folder, make=True),
+            follow_symlinks=False,
+        )
 
     def rename(self, old: str, new: str) -> None:
         """Give what is at `old` the name `new`, over whatever is there."""

@@ -1,9 +1,8 @@
 """Writing the files of an archive into a tree, or linking those that the old release has.
 
-One thread does it all, but for two loops that hardly need the interpreter's lock: a second one
-inflates the next batch of a zip, and links files of the last one. Sharing out more was no quicker:
-a new file takes a handful of short system calls, and handing the lock over costs as much as one
-of them (measured).
+One thread does it all, but for what runs long outside of the interpreter's lock: the next batch
+of a zip is inflated in a second one. More threads were no quicker: a file is made by a handful of
+short system calls, and handing the lock over costs as much as one of them (measured).
 """
 
 from __future__ import annotations
@@ -51,15 +50,12 @@ def write_files(work: Work) -> int:
     Raises AgentError: BUNDLE_REFUSED, BUNDLE_DAMAGED, DISK_FULL, INSTALL_FAILED; Interrupted.
     """
     with contextlib.ExitStack() as stack:
-        tree = stack.enter_context(Tree(work.tree, exact=work.exact, pinned=True))
-        old = None
-        if work.old_tree:
-            old = stack.enter_context(Tree(work.old_tree, pinned=True))
-        pool = stack.enter_context(ThreadPoolExecutor(1, "unpack"))
+        tree = stack.enter_context(Tree(work.tree, exact=work.exact))
+        old = stack.enter_context(Tree(work.old_tree)) if work.old_tree else None
+        pool = stack.enter_context(ThreadPoolExecutor(1, "inflate"))
         writer = _Writer(work, _Maker(tree, old, work.strip), pool)
         while writer.write_batch():
             pass
-        writer.end_links()
         return writer.linked
 
 
@@ -88,69 +84,36 @@ class _Maker:
         except OSError as error:
             raise from_os_error(error, f"write {path}", code=Code.INSTALL_FAILED) from error
 
-    def find_old(self, member: Member) -> _Link | None:
-        """How to link the old release's file, if it still is what its index says.
+    def link(self, member: Member, beside: str = "") -> bool:
+        """Link the old release's file (as `beside`), if it still is what its index says.
 
-        A service may have written into it or changed its mode; then it is written like any other.
-        The descriptors are valid until trim().
+        A service may have written into it or changed its mode; the file system may not allow
+        (more) links. Then the file is written like any other.
         """
         if self._old is None:
-            return None
-        folder, _, name = member.path[self._strip :].rpartition("/")
+            return False
+        path = member.path[self._strip :]
         try:
-            old_folder = self._old.folder(folder)
-            found = os.stat(name, dir_fd=old_folder, follow_symlinks=False)
+            found = self._old.stat(path)
             if (
                 found.st_mode != stat.S_IFREG | member.mode
                 or found.st_size != member.size
                 or found.st_mtime_ns != member.mtime_ns
                 or (found.st_uid, found.st_gid) != self._owner
             ):
-                return None
-            return _Link(old_folder, self._tree.folder(folder, make=True), name)
+                return False
+            self._tree.link_from(self._old, path, beside or path)
         except OSError:
-            return None
-
-    def link(self, member: Member) -> bool:
-        """Link the old release's file, over a new one if there is one."""
-        found = self.find_old(member)
-        beside = f".{member.pos}.linked"
-        if found is None or link_all([found._replace(new_name=beside)]):
             return False
-        os.rename(beside, found.name, src_dir_fd=found.folder, dst_dir_fd=found.folder)
         return True
 
-    def trim(self) -> None:
-        """Close folders; no link that was found before may be made any more."""
-        self._tree.trim()
-        if self._old:
-            self._old.trim()
-
-
-class _Link(NamedTuple):
-    """A file of the old release and its new place, by the descriptors of their folders."""
-
-    old_folder: int
-    folder: int
-    name: str
-    new_name: str = ""
-
-
-def link_all(links: list[_Link]) -> list[int]:
-    """Make the links; the numbers of those that the file system does not allow."""
-    failed = []
-    for number, (old_folder, folder, name, new_name) in enumerate(links):
-        try:
-            os.link(
-                name,
-                new_name or name,
-                src_dir_fd=old_folder,
-                dst_dir_fd=folder,
-                follow_symlinks=False,
-            )
-        except OSError:
-            failed.append(number)
-    return failed
+    def replace_by_link(self, member: Member) -> bool:
+        """The same for a file that was written before it was known to be the old one."""
+        beside = f".{member.pos}.linked"
+        if not self.link(member, beside):
+            return False
+        self._tree.rename(beside, member.path[self._strip :])
+        return True
 
 
 class _Small(NamedTuple):
@@ -178,7 +141,6 @@ class _Writer:
         self._pool = pool
         self._content = work.batches.content
         self._read: _Batch | None = None
-        self._links: tuple[list[_Small], Future[list[int]]] | None = None
         self.linked = 0
 
     def write_batch(self) -> bool:
@@ -202,41 +164,24 @@ class _Writer:
         return _Batch(files, self._pool.submit(self._inflate, files))
 
     def _inflate(self, files: list[_Small]) -> list[bytes]:
-        return [self._unpacked(file) for file in files if not file.is_same]
+        return [
+            self._content.unpacked(file.member, file.packed) for file in files if not file.is_same
+        ]
 
     def _make_batch(self, batch: _Batch) -> None:
-        self.end_links()
         contents = iter(batch.contents.result())
-        rows, same, links = [], [], []
-        for file in batch.files:
-            member = file.member
-            link = self._maker.find_old(member) if file.is_same else None
-            if link:
-                same.append(file)
-                links.append(link)
-                rows.append((member.pos, member.old_digest or file.raw, file.raw))
-            else:
-                content = self._unpacked(file) if file.is_same else next(contents)
-                self._maker.make(member, (content,))
-                digest = file.raw if content is file.packed else hashlib.sha256(content).digest()
-                rows.append((member.pos, digest, file.raw))
-        self._links = (same, self._pool.submit(link_all, links))
+        rows = []
+        for member, packed, raw, is_same in batch.files:
+            if is_same and self._maker.link(member):
+                self.linked += 1
+                rows.append((member.pos, member.old_digest or raw, raw))
+                continue
+            content = self._content.unpacked(member, packed) if is_same else next(contents)
+            self._maker.make(member, (content,))
+            digest = raw if content is packed else hashlib.sha256(content).digest()
+            rows.append((member.pos, digest, raw))
         self._note(rows)
         self._note_done(sum(file.member.size for file in batch.files))
-
-    def end_links(self) -> None:
-        """Wait for the links of the batch before, and write what could not be linked."""
-        if self._links is None:
-            return
-        same, failed = self._links[0], self._links[1].result()
-        self._links = None
-        for number in failed:
-            self._maker.make(same[number].member, (self._unpacked(same[number]),))
-        self.linked += len(same) - len(failed)
-        self._maker.trim()
-
-    def _unpacked(self, file: _Small) -> bytes:
-        return self._content.unpacked(file.member, file.packed)
 
     def _make_big(self, member: Member) -> tuple[bytes, bytes]:
         """Make or link a file in pieces; the digests of its content and of its packed bytes."""
@@ -253,7 +198,7 @@ class _Writer:
         with contextlib.closing(self._pieces(member, packed.update, content.update)) as pieces:
             self._maker.make(member, pieces)
         digest = content.digest()
-        if digest == member.old_digest and self._maker.link(member):
+        if digest == member.old_digest and self._maker.replace_by_link(member):
             self.linked += 1
         return digest, digest if member.method == STORED else packed.digest()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -153,26 +151,3 @@ def test_an_old_release_that_is_gone_is_no_hindrance(packed: Path, tmp_path: Pat
         (tmp_path / "old", tmp_path / "bad.index"),
     ]:
         assert unpack_bundle(bundle, f"new{len(os.listdir(tmp_path))}", reuse=reuse).reused == 0
-
-
-@pytest.fixture
-def other_disk(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "disk"
-    where.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(where)], check=True)
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("tool", ["zip", "tar gnu", "tar gnu gz"])
-def test_what_cannot_be_linked_is_written(
-    tool: str, packed: Path, other_disk: Path, tmp_path: Path
-) -> None:
-    bundle = pack(tool, packed, other_disk / "bundle.any")
-    unpack_bundle(bundle, "old")
-    bundle = pack(tool, packed, tmp_path / "bundle.any")
-    result = unpack_bundle(bundle, reuse=(other_disk / "old", other_disk / "old.index"))
-    assert result.reused == 0
-    assert listing(tmp_path / "new") == listing(packed)
-    assert indexed(tmp_path / "new.index") == indexed(other_disk / "old.index")
