@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path("/var/tmp/deploy-agent-lab")
 SUITES = ("bookworm", "trixie")
 
+_COMMANDS = ("systemd-nspawn", "mmdebstrap", "journalctl", "nsenter", "unshare", "ip")
 # What makes minbase a host: systemd as PID 1, a bus, names for DynamicUser=, a network.
 _HOST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "libnss-systemd", "iproute2", "curl")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -48,11 +50,20 @@ def ensure_base(suite: str) -> Path:
     with (CACHE / f"{suite}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.exists():
+            print(f"Building a Debian {suite} to boot, kept in {base}", flush=True)
             partial = base.with_name(f"{base.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             _build(suite, partial, names)
             partial.rename(base)
     return base
+
+
+def missing() -> str:
+    """What this machine lacks for real hosts, in words; "" if nothing."""
+    if os.geteuid() != 0:
+        return "needs root"
+    lacking = [name for name in _COMMANDS if shutil.which(name) is None]
+    return f"needs {', '.join(lacking)}: .ci/debian-packages tests" if lacking else ""
 
 
 def deb_dependencies() -> list[str]:
@@ -80,7 +91,14 @@ def _mirror() -> str:
     return next((site for site in sites if site.rstrip("/").endswith("/debian")), "")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Build what is missing, where this machine can."""
+    if missing():
+        print(f"no real Debian hosts for the tests: {missing()}")
+        return
     with ThreadPoolExecutor() as threads:
-        for built in threads.map(ensure_base, SUITES):
-            print(built)
+        list(threads.map(ensure_base, SUITES))
+
+
+if __name__ == "__main__":
+    main()

@@ -96,18 +96,18 @@ class Host:
     def power_off(self) -> None:
         """Shut it down cleanly: SIGRTMIN+4 is poweroff.target to systemd(1), with no bus needed."""
         os.kill(self._leader(), signal.SIGRTMIN + 4)
-        self._wait_for_end()
+        self.wait_for_end()
 
     def cut_power(self) -> None:
-        """Stop it hard: SIGKILL to its PID 1, and the kernel kills everything else on it at once."""
+        """Stop it hard: SIGKILL to its PID 1, and the kernel kills all else on it at once."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._leader(), signal.SIGKILL)
-        self._wait_for_end()
+        self.wait_for_end()
 
     def reboot(self) -> None:
         """`systemctl reboot`, as a person would type it, and wait until it is up again."""
         self.run("systemctl", "reboot", check=False)
-        status = self._wait_for_end()
+        status = self.wait_for_end()
         assert status == _REBOOT_STATUS, f"{self.name} ended with {status}: {self._console()}"
         self.boot()
 
@@ -122,7 +122,13 @@ class Host:
         cgroups = [Path(tree, lab_name, self.name) for tree in trees]
         for cgroup in cgroups:
             cgroup.mkdir(parents=True, exist_ok=True)
-        argv = ["sh", "-c", _IN_CGROUPS, " ".join(map(str, cgroups)), *self._nspawn_argv()]
+        argv = [
+            "sh",
+            "-c",
+            _IN_CGROUPS,
+            " ".join(map(str, cgroups)),
+            *_nspawn_argv(self._folder, self._netns),
+        ]
         with (self._folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
                 self._namespaces.argv(*argv),
@@ -133,29 +139,6 @@ class Host:
                 start_new_session=True,
             )
 
-    def _nspawn_argv(self) -> list[str]:
-        host_id = uuid.uuid5(uuid.NAMESPACE_OID, str(self._folder))
-        return [
-            "systemd-nspawn",
-            "--quiet",
-            f"--directory={self._folder}/root",
-            f"--machine={self.name}",
-            f"--hostname={self.name}",
-            f"--uuid={host_id}",
-            f"--network-namespace-path=/run/netns/{self._netns}",
-            "--capability=CAP_NET_ADMIN",
-            # the machine's PID 1 may be anything: nspawn asks it for nothing
-            "--register=no",
-            "--keep-unit",
-            "--link-journal=no",
-            "--resolv-conf=off",
-            "--timezone=off",
-            "--console=pipe",
-            "--boot",
-            "--",
-            "systemd.log_target=journal",
-        ]
-
     def _is_up(self) -> bool:
         if not self.is_on():
             raise commands.CommandFailed(f"{self.name} did not boot: {self._console()}")
@@ -165,7 +148,8 @@ class Host:
             return state.stdout.strip() in ("running", "degraded")
         return False
 
-    def _wait_for_end(self) -> int:
+    def wait_for_end(self) -> int:
+        """Wait until it is off, for whatever reason; the exit status of systemd-nspawn."""
         assert self._nspawn is not None
         return self._nspawn.wait(END_SECONDS)
 
@@ -204,9 +188,7 @@ class Host:
         stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on it to its end."""
-        return commands.run(
-            self.argv(*argv, user=user), check=check, seconds=seconds, stdin=stdin
-        )
+        return commands.run(self.argv(*argv, user=user), check=check, seconds=seconds, stdin=stdin)
 
     def output(self, *argv: str, user: str = "") -> str:
         """What a command that has to work says, without the last line's end."""
@@ -243,6 +225,30 @@ class Host:
         folder = self._namespaces.path(self._folder / "root" / "var/log/journal")
         argv = ["journalctl", "--quiet", "--directory", str(folder), "--output=json", *matches]
         return [json.loads(line) for line in commands.run(argv).stdout.splitlines()]
+
+
+def _nspawn_argv(folder: Path, netns: str) -> list[str]:
+    host_id = uuid.uuid5(uuid.NAMESPACE_OID, str(folder))
+    return [
+        "systemd-nspawn",
+        "--quiet",
+        f"--directory={folder}/root",
+        f"--machine={folder.name}",
+        f"--hostname={folder.name}",
+        f"--uuid={host_id}",
+        f"--network-namespace-path=/run/netns/{netns}",
+        "--capability=CAP_NET_ADMIN",
+        # the machine's PID 1 may be anything: nspawn asks it for nothing
+        "--register=no",
+        "--keep-unit",
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--console=pipe",
+        "--boot",
+        "--",
+        "systemd.log_target=journal",
+    ]
 
 
 class NotBooted(Exception):

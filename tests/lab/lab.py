@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -16,15 +15,6 @@ from tests.lab.namespaces import Namespaces
 ADDRESS = "192.0.2.1"
 _BRIDGE = "lab0"
 _FIRST_HOST = 11
-_COMMANDS = ("systemd-nspawn", "mmdebstrap", "journalctl", "nsenter", "unshare", "ip")
-
-
-def missing(is_root: bool) -> str:
-    """What this machine lacks for a lab, in words; "" if nothing."""
-    if not is_root:
-        return "needs root"
-    lacking = [name for name in _COMMANDS if shutil.which(name) is None]
-    return f"needs {', '.join(lacking)}: .ci/debian-packages tests" if lacking else ""
 
 
 class Lab:
