@@ -123,8 +123,6 @@ class Web:
                 {"source": "web.service", "destination": "/etc/systemd/system"},
             ],
             "hooks": hooks,
-            "services": [
-                {"status": status} | ({"unit": "web.service"} if self.by == "unit" else {})
-            ],
+            "services": [service],
         }
         return json.dumps(appspec, indent=1)  # which is YAML

@@ -19,7 +19,7 @@ SUITES = ("bookworm", "trixie")
 
 _COMMANDS = ("systemd-nspawn", "mmdebstrap", "journalctl", "nsenter", "unshare", "ip")
 # What makes minbase a host: systemd as PID 1, a bus, names for DynamicUser=, a network.
-_HOST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "libnss-systemd", "iproute2", "curl")
+_HOST_DEBS = ("systemd", "systemd-sysv", "dbus", "libnss-systemd", "iproute2", "curl")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _BUILD_SECONDS = 900.0
 # Nothing that wants the outside, and no console to log in at.
@@ -43,7 +43,7 @@ _CUSTOMIZE = (
 
 def ensure_base(suite: str) -> Path:
     """The root file system of a suite; the first caller on a machine builds it, others wait."""
-    names = (*_HOST_PACKAGES, *deb_dependencies())
+    names = (*_HOST_DEBS, *deb_dependencies())
     recipe = "\n".join((suite, *names, *_CUSTOMIZE))
     base = CACHE / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
