@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from tests.lab import base, commands, lab
 from tests.lab.hosts import Host
@@ -28,15 +29,16 @@ _CONFIG = "sources:\n  - {type: directory, path: /srv/drop}\n"
 def main() -> int:
     sys.stdout.reconfigure(line_buffering=True)
     os.chdir(_ROOT)
-    why_not = base.missing()
-    if not why_not:
-        try:
-            return _on_new_host()
-        except NoHost as error:
-            why_not = str(error)
-        except KeyboardInterrupt:
-            return 130
-    say(f"no host is booted for this, but the agent is run here, in the foreground: {why_not}")
+    try:
+        return _on_new_host()
+    except NoHost as error:
+        say(f"in the foreground here, since there is no booting a host of its own: {error}")
+    except KeyboardInterrupt:
+        return 130
+    return _become_foreground_demo()
+
+
+def _become_foreground_demo() -> NoReturn:
     os.execv(f"{_DEMO}/in-foreground", ["in-foreground"])
 
 
@@ -46,6 +48,8 @@ class NoHost(Exception):
 
 def _on_new_host() -> int:
     begun = time.monotonic()
+    if base.missing():
+        raise NoHost(base.missing())
     try:
         say("a Debian 12 with systemd boots in a container on this machine: `host#` is typed there")
         disk = base.ensure_base("bookworm")
