@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import os
 import shutil
@@ -63,18 +64,24 @@ def build_bundle(
 
 
 def make(*arguments: str | Path, umask: int = -1) -> subprocess.CompletedProcess[str]:
-    """Run the example's make, with Go's cache where all tests share it."""
+    """Run the example's make, with Go's cache where all tests share it.
+
+    One at a time: workers that begin together would each compile the standard library.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    return subprocess.run(
-        ["make", "--no-print-directory", *arguments],
-        cwd=EXAMPLE,
-        env={**environment, "GOCACHE": str(_GO_CACHE)},
-        umask=umask,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_BUILD_SECONDS,
-    )
+    _GO_CACHE.mkdir(parents=True, exist_ok=True)
+    with (_GO_CACHE / "one-at-a-time").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return subprocess.run(
+            ["make", "--no-print-directory", *arguments],
+            cwd=EXAMPLE,
+            env={**environment, "GOCACHE": str(_GO_CACHE)},
+            umask=umask,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_BUILD_SECONDS,
+        )
 
 
 @functools.cache
