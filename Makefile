@@ -44,7 +44,7 @@ bench: setup test-tools  ## Measure the agent's own overhead
 	$(BIN)/python -m bench.run
 
 clean:  ## Remove everything that these targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist examples/go-service/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 test-tools:
