@@ -14,7 +14,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-fast lint format demo bench clean test-tools
+.PHONY: help setup test test-fast lint format demo deb bench clean test-tools
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ format: setup  ## Let ruff put the code in shape
 demo: setup  ## A good revision, a bad one, and the good one serving again
 	@.ci/debian-packages demo
 	examples/demo/run
+
+deb:  ## Build dist/deploy-agent_<version>_all.deb, for Debian 12 and 13
+	@.ci/debian-packages deb
+	@packaging/build-deb
 
 bench: setup test-tools  ## Measure the agent's own overhead
 	$(BIN)/python -m bench.run
