@@ -28,6 +28,7 @@ from agent.sources.directory import DirectorySource
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.state import State
+from agent.system import systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
@@ -74,6 +75,7 @@ class Daemon:
             ),
             http=self._http,
             report=self._report,
+            systemd=_systemd(),
             rows=rows,
             afterwards=afterwards,
         )
@@ -148,6 +150,11 @@ def _commands_dir() -> Path:
     """Where the commands for bundles' scripts lie: of the .deb, or of the checkout."""
     installed = Path("/usr/lib/deploy-agent/hooks")
     return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "hooks"
+
+
+def _systemd() -> systemd.Systemd | None:
+    """The host's systemd, where there is one that this process may command."""
+    return systemd.Systemd() if systemd.is_booted() and os.geteuid() == 0 else None
 
 
 def _source(settings: SourceSettings) -> Source:

@@ -16,11 +16,15 @@ from agent.store.state import State
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
+from agent.system.systemd import Systemd
 
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """Built once, by the daemon. rows, afterwards: the lifecycle table."""
+    """Built once, by the daemon. rows, afterwards: the lifecycle table.
+
+    systemd: None where the host has none, or the agent is not root.
+    """
 
     settings: Settings
     state: State
@@ -28,6 +32,7 @@ class Equipment:
     hooks: HookRunner
     http: HttpClient
     report: Callable[[Deployment], Awaitable[None]]
+    systemd: Systemd | None
     rows: tuple[Row, ...] = LIFECYCLE
     afterwards: tuple[Row, ...] = AFTERWARDS
 
@@ -38,6 +43,7 @@ class Equipment:
         log: DeploymentLog,
         cancel: Cancel,
         progress: Callable[[int, int], None],
+        pass_name: str,
     ) -> Context:
         """One deployment's view of the world; blocks, as it reads state."""
         application = deployment.revision.application
@@ -60,4 +66,6 @@ class Equipment:
             quarantined={entry.digest: entry.cause for entry in refused},
             keep=lambda: retention.choose_keep(self.state, layout, self.settings.retention),
             report=self.report,
+            systemd=self.systemd,
+            pass_name=pass_name,
         )

@@ -48,6 +48,7 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
             log=DeploymentLog(layout.work_dir("plan") / "log"),
             cancel=Cancel(),
             progress=lambda _done, _total: None,
+            pass_name=StepName.PLAN,
         )
         base = dataclasses.replace(
             base,

@@ -96,7 +96,11 @@ class RowWork:
             self._record.progress = (row.name, done, total)
 
         return self._equipment.context(
-            self._record.deployment, log=self._record.log, cancel=self._cancel, progress=progress
+            self._record.deployment,
+            log=self._record.log,
+            cancel=self._cancel,
+            progress=progress,
+            pass_name=f"undo {row.name}" if self.is_undo else row.name.value,
         )
 
 

@@ -22,6 +22,7 @@ from agent.system import process
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
+from agent.system.systemd import Systemd
 from agent.system.threads import run_blocking
 
 
@@ -66,6 +67,8 @@ class Context:
     quarantined: digest to cause, of this application on this host.
     keep:     what prune must leave; blocks.
     report:   tells the source how the deployment ended.
+    systemd:  None where the host has none, or the agent is not root.
+    pass_name: the row that runs and the way through it, such as "start" or "undo start".
     """
 
     deployment: Deployment
@@ -82,6 +85,8 @@ class Context:
     quarantined: Mapping[str, str]
     keep: Callable[[], Keep]
     report: Callable[[Deployment], Awaitable[None]]
+    systemd: Systemd | None
+    pass_name: str
 
     async def appspec(self, release: Release) -> AppSpec:
         """The appspec of a release; raises AgentError."""

@@ -77,6 +77,8 @@ def prepare(state_dir: Path, client: HttpClient, urls: list[str], script: str) -
         quarantined={},
         keep=lambda: Keep(frozenset(), frozenset(), frozenset()),
         report=nothing,
+        systemd=None,
+        pass_name="validate",
     )
 
 
