@@ -85,6 +85,7 @@ class Scene:
             bundle=BundleFacts(bucket="bundles", key="shop-1.2.zip"),
             log=self.log,
             cancel=self.cancel,
+            pass_name="start",
         )
 
     def script(self, text: str | bytes, location: str = "run.sh", *, mode: int = 0o644) -> str:

@@ -142,6 +142,11 @@ def now_ticks() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
+def seconds_since(ticks: int) -> float:
+    """How long ago now_ticks() was `ticks`."""
+    return max(0.0, (now_ticks() - ticks) / os.sysconf("SC_CLK_TCK"))
+
+
 def boot_id() -> str:
     """Tells one boot of the host from another."""
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
