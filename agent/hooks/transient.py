@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from agent.hooks import sandbox
+from agent.hooks import relay, sandbox
 from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark, HookWatch
 from agent.hooks.cgroup import Leaf, find_cgroup
 from agent.hooks.group import GroupBackend, settled
@@ -31,6 +31,7 @@ from agent.system.systemd import Systemd, TransientUnit, UnitState
 SLICE = "deploy-hooks.slice"
 
 _EVIDENCE_LINES = 20
+_DRAIN_SECONDS = 2.0
 _CLIENT_SECONDS = 30.0
 _SILENCE_SECONDS = 60.0
 _SHORTEST_PAUSE = 0.01
@@ -69,7 +70,7 @@ class TransientBackend:
         """See HookBackend."""
         unit = TransientUnit(
             name=_unit(mark),
-            argv=_with_environment(command),
+            argv=relay.wrap(command),
             environment={},
             properties=self._properties(mark, command, timeout_seconds),
         )
@@ -203,13 +204,9 @@ class TransientBackend:
                 code=Code.HOOK_FAILED,
                 remedy=f"Find out who stopped it: journalctl -u {state.name}",
             )
-        await follower.finish()
-        completed = _completed(state)
-        if state.active == "failed":
-            left_over = await asyncio.to_thread(_members, state)
-            return HookEnd(completed, tuple(left_over), _hints(state))
         left_over = await asyncio.to_thread(_settled_members, state)
-        return HookEnd(completed, tuple(left_over))
+        await follower.finish()
+        return HookEnd(_completed(state), tuple(left_over), _hints(state))
 
     def _properties(
         self, mark: HookMark, command: Command, timeout_seconds: float
@@ -258,17 +255,6 @@ def _matches(mark: HookMark) -> tuple[str, ...]:
     return f"_SYSTEMD_UNIT={_unit(mark)}", "_TRANSPORT=stdout"
 
 
-def _with_environment(command: Command) -> tuple[str, ...]:
-    """env(1) leaves exactly our environment, whatever PID 1 and its configuration add.
-
-    It also says, by 126 and 127, whether the command was found. It would take a command with a
-    "=" in its path for one variable more: nice(1) does not, and changes nothing here.
-    """
-    variables = (f"{name}={value}" for name, value in command.env.items())
-    between = ("/usr/bin/nice", "-n", "0") if "=" in command.argv[0] else ()
-    return ("/usr/bin/env", "-i", *variables, *between, *command.argv)
-
-
 def _leaf(state: UnitState) -> Leaf | None:
     path = find_cgroup(state.cgroup)
     return Leaf(path) if path is not None else None
@@ -280,8 +266,16 @@ def _members(state: UnitState) -> list[Process]:
 
 
 def _settled_members(state: UnitState) -> list[Process]:
+    """What a hook left, without what reads its output; blocks until that has read it all."""
     leaf = _leaf(state)
-    return settled(leaf) if leaf is not None else []
+    if leaf is None:
+        return []
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    left = settled(leaf)
+    while left and all(map(relay.is_reader, left)) and time.monotonic() < deadline:
+        time.sleep(_SHORTEST_PAUSE)
+        left = leaf.members()
+    return [each for each in left if not relay.is_reader(each)]
 
 
 def _describe_members(state: UnitState) -> list[str]:

@@ -102,6 +102,15 @@ def describe(process: Process) -> str:
     return f"{process.pid} {command}"
 
 
+def read_argument(process: Process) -> str:
+    """The first word of its command line, which is its own choice; "" where that is not known."""
+    try:
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return os.fsdecode(command.partition(b"\0")[0])
+
+
 def send(process: Process, signum: signal.Signals) -> bool:
     """Send a signal to this very process, never to one that took over its pid.
 
