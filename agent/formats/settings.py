@@ -53,7 +53,7 @@ _HOOKS: dict[str, tuple[str, Convert]] = {
     "log": ("log_bytes", quantities.parse_size),
     "retry": ("retry_seconds", quantities.parse_duration),
     "memory_max": ("memory_max_bytes", quantities.parse_size),
-    "tasks_max": ("tasks_max", int),
+    "processes_max": ("processes_max", int),
     "cpu_weight": ("cpu_weight", int),
     "sandbox": ("sandbox", Sandbox),
 }

@@ -41,9 +41,9 @@ def choose_backend(settings: HookSettings, systemd: Systemd | None) -> HookBacke
             code=Code.CONFIG_INVALID,
             remedy="Set hooks.sandbox to none in agent.yaml, or run the agent as root",
         )
-    if settings.memory_max_bytes or settings.tasks_max or settings.cpu_weight:
+    if settings.memory_max_bytes or settings.processes_max or settings.cpu_weight:
         logger.warning(
-            "hooks.memory_max, tasks_max and cpu_weight have no effect: they take systemd and root"
+            "hooks.memory_max, processes_max and cpu_weight have no effect without systemd and root"
         )
     parent = find_parent()
     if parent is None:

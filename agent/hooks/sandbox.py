@@ -21,8 +21,8 @@ def properties(settings: HookSettings, release: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if settings.memory_max_bytes:
         found.append(("MemoryMax", str(settings.memory_max_bytes)))
-    if settings.tasks_max:
-        found.append(("TasksMax", str(settings.tasks_max)))
+    if settings.processes_max:
+        found.append(("TasksMax", str(settings.processes_max)))
     if settings.cpu_weight:
         found.append(("CPUWeight", str(settings.cpu_weight)))
     match settings.sandbox:

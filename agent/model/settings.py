@@ -56,7 +56,7 @@ class Limits:
 class HookSettings:
     """grace_seconds: between TERM and KILL. log_bytes: kept per hook, head and tail together.
 
-    memory_max_bytes, tasks_max, cpu_weight: 0 leaves it to systemd's own defaults.
+    memory_max_bytes, processes_max, cpu_weight: 0 leaves it to systemd's own defaults.
     """
 
     grace_seconds: float = 10.0
@@ -64,7 +64,7 @@ class HookSettings:
     log_bytes: int = 10 * 2**20
     retry_seconds: float = 5.0  # pause before a hook that exited 75 runs again
     memory_max_bytes: int = 0
-    tasks_max: int = 0
+    processes_max: int = 0
     cpu_weight: int = 0
     sandbox: Sandbox = Sandbox.NONE
 
