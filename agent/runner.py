@@ -103,6 +103,7 @@ class Run:
             self.record.say(f"{begun}: {entry.why}")
             await self._take_over(goes_on=entry.goes_on)
         else:
+            await self._equipment.hooks.tidy()
             revision = self.deployment.revision
             self.record.say(
                 f"deploying {revision.application} {revision.version} from {revision.bundle},"

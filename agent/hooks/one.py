@@ -156,7 +156,7 @@ class OneHook:
         """One run, a new one or one to adopt. Its end is saved before anything of it goes."""
         backend = self._means.backend
         known = await asyncio.to_thread(record.load, self._means.work_dir)
-        watch = Watch(self._means.work_dir, known, output)
+        watch = Watch(self._means, known, output)
         is_new = run.number == 0
         if is_new:
             run = await asyncio.to_thread(watch.begin, run)
@@ -186,7 +186,7 @@ class OneHook:
     async def _let_go(self, mark: HookMark, end: HookEnd, watch: Watch) -> None:
         """Name what a successful hook left, and end it if so configured."""
         if not end.is_success or not end.left_over:
-            await self._means.backend.forget(mark)
+            await self._means.backend.forget(mark, end)
             return
         names = await asyncio.to_thread(_describe, end.left_over)
         must_end = self._means.settings.leftover is Leftover.KILL
@@ -212,10 +212,15 @@ class OneHook:
 class Watch:
     """What is saved while a hook runs (a HookWatch)."""
 
-    def __init__(self, work_dir: Path, known: HookRecord, output: HookOutput) -> None:
+    def __init__(self, means: Means, known: HookRecord, output: HookOutput) -> None:
         self.known = known
         self.output = output
-        self._work_dir = work_dir
+        self._means = means
+
+    @property
+    def is_leaving(self) -> bool:
+        """See HookWatch."""
+        return self._means.departure.is_leaving
 
     def begin(self, run: HookRun) -> HookRun:
         """A run is about to begin; the run with its number."""
@@ -245,7 +250,7 @@ class Watch:
 
     def _save(self, known: HookRecord) -> None:
         self.known = known
-        save(self._work_dir, known)
+        save(self._means.work_dir, known)
 
 
 def make_mark(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -139,11 +141,28 @@ class HookRunner:
                 await asyncio.to_thread(one.save, work_dir, known)
         return ended
 
+    async def tidy(self) -> None:
+        """Forget hooks of which nothing runs any more that they left on purpose."""
+        for deployment_id in await asyncio.to_thread(self._deployments):
+            work_dir = self._layout.work_dir(deployment_id)
+            known = await asyncio.to_thread(record.load, work_dir)
+            for run in (each for each in known.left if each.outlives):
+                mark = one.make_mark(deployment_id, known, run)
+                with contextlib.suppress(AgentError):  # there will be another time
+                    if await self._backend.forget_if_over(mark):
+                        known = known.without(run.number)
+                        await asyncio.to_thread(one.save, work_dir, known)
+
+    def _deployments(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._layout.state_dir / "deployments"))
+        except OSError:
+            return []
+
     # the agent ends, and another one takes over
 
     def leave(self) -> None:
         """The agent ends: hooks that outlive it go on without it, and no more are begun."""
-        self._backend.leave()
         self._departure.is_leaving = self._backend.outlives
         if self._departure.is_leaving and self._running is not None:
             self._departure.is_idle.set()

@@ -31,6 +31,7 @@ from agent.system.systemd import Systemd, TransientUnit, UnitState
 SLICE = "deploy-hooks.slice"
 
 _EVIDENCE_LINES = 20
+_QUICK_SECONDS = 0.3
 _DRAIN_SECONDS = 2.0
 _CLIENT_SECONDS = 30.0
 _SILENCE_SECONDS = 60.0
@@ -54,11 +55,6 @@ class TransientBackend:
         self._systemd = systemd
         self._settings = settings
         self._by_marks = GroupBackend(grace_seconds=settings.grace_seconds)
-        self._is_leaving = False
-
-    def leave(self) -> None:
-        """See HookBackend."""
-        self._is_leaving = True
 
     async def is_there(self, mark: HookMark) -> bool:
         """See HookBackend."""
@@ -93,10 +89,22 @@ class TransientBackend:
                 watch.output.recall([entry.message for entry in said])
         return end
 
-    async def forget(self, mark: HookMark) -> None:
+    async def forget(self, mark: HookMark, end: HookEnd) -> None:
         """See HookBackend."""
+        if not end.is_success:
+            await self._systemd.reset_failed(_unit(mark))
+            return
         with contextlib.suppress(AgentError):
-            await self._stop_unit(_unit(mark))
+            await self._systemd.stop(_unit(mark), timeout_seconds=KILL_SECONDS)
+
+    async def forget_if_over(self, mark: HookMark) -> bool:
+        """See HookBackend."""
+        state = await self._systemd.state(_unit(mark))
+        if await asyncio.to_thread(_members, state):
+            return False
+        if state.is_known:
+            await self._stop_unit(state.name)
+        return True
 
     async def stop(self, mark: HookMark) -> list[str]:
         """See HookBackend. Also ends what has left the cgroup but can be told by its marks."""
@@ -134,11 +142,11 @@ class TransientBackend:
                 watch.heard(entries[written - 1].cursor)
 
         follower = Follower(_matches(mark), take, after_cursor=mark.cursor)
-        follower.start()
+        follower.start(after_seconds=_QUICK_SECONDS)
         try:
             yield follower
         except asyncio.CancelledError:
-            if not self._is_leaving:
+            if not watch.is_leaving:
                 await self.stop(mark)
                 await follower.finish()
             raise

@@ -107,6 +107,10 @@ def test_agent_killed_in_a_hook(serving_host: DebHost) -> None:
     go(serving_host)
     view = assert_succeeded_once(serving_host, deployment_id)
     assert view["starts"] == 2
+    # clients of the agent that was killed
+    assert not [
+        each for each in serving_host.processes() if each.startswith(("systemd-run", "jour"))
+    ]
     assert_every_line_once(serving_host, deployment_id)
 
 

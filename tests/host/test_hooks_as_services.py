@@ -207,6 +207,21 @@ def test_left_over_is_ended_if_configured(serving_host: DebHost) -> None:
     assert not [line for line in serving_host.processes() if line.startswith("left-by-the-hook")]
 
 
+def test_left_over_has_its_unit_for_as_long_as_it_runs(serving_host: DebHost) -> None:
+    host = serving_host.host
+    name = "left-by-the-hook"
+    deploy_good(serving_host, f"#!/bin/bash\n(exec -a {name} sleep 300) &\n")
+    units = ("systemctl", "list-units", "--plain", "--no-legend", "deploy-hook-*.service")
+    assert host.output(*units).split()[2:4] == ["active", "exited"]
+    serving_host.host.run("systemctl", "restart", "deploy-agent")
+    serving_host.wait_for_agent()
+    assert any(line.startswith(name) for line in serving_host.processes())
+    host.run("systemctl", "kill", "--signal=KILL", host.output(*units).split()[0])
+    wait_until(lambda: not any(name in line for line in serving_host.processes()), _SECONDS)
+    serving_host.deploy_good(Web("3"))
+    assert host.output(*units) == ""
+
+
 def test_a_private_agent_runs_hooks_the_same_way(serving_host: DebHost) -> None:
     serving_host.host.run("systemctl", "stop", "deploy-agent")
     path = serving_host.put_bundle(Web("2", hooks={_EVENT: Hook(_LOOK)}))
