@@ -41,6 +41,7 @@ _ENDED = ("active", "failed", "inactive")  # active: it ended well, and RemainAf
 # systemd.exec(5), "Process Exit Codes": what keeps a service from being executed
 _NOT_STARTED = {
     200: "its working directory could not be entered",
+    203: "the shell that starts it could not be executed (/bin/bash)",
     217: "its user could not be had",
     226: "its sandbox could not be set up (hooks.sandbox)",
 }
@@ -212,6 +213,8 @@ class TransientBackend:
                 code=Code.HOOK_FAILED,
                 remedy=f"Find out who stopped it: journalctl -u {state.name}",
             )
+        if state.result == "signal" and await self._systemd.is_stopping():
+            await asyncio.Event().wait()  # for our own SIGTERM: a shutdown is no failure of a hook
         left_over = await asyncio.to_thread(_settled_members, state)
         await follower.finish()
         return HookEnd(_completed(state), tuple(left_over), _hints(state))

@@ -122,6 +122,13 @@ class Systemd:
         blocks = answer.out.split("\n\n")
         return {name: _parse_state(name, block) for name, block in zip(wanted, blocks, strict=True)}
 
+    async def is_stopping(self) -> bool:
+        """Whether the host is being shut down or rebooted."""
+        answer = await process.capture(
+            ["systemctl", "is-system-running"], timeout_seconds=_ASK_SECONDS
+        )
+        return answer.out == "stopping"
+
     async def start(self, name: str, *, timeout_seconds: float) -> None:
         """Start a unit, and wait for it as its Type= says; raises AgentError."""
         await self._change("start", name, timeout_seconds)
