@@ -18,6 +18,7 @@ from agent.system.process import SEARCH_PATH, Command, Completed
 _ASK_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
 
+_NUMBERS = ("main_pid", "exit_kind", "exit_status", "main_began", "main_ended", "restarts")
 _PROPERTIES = {
     "Id": "name",
     "LoadState": "load",
@@ -27,6 +28,8 @@ _PROPERTIES = {
     "MainPID": "main_pid",
     "ExecMainCode": "exit_kind",
     "ExecMainStatus": "exit_status",
+    "ExecMainStartTimestampMonotonic": "main_began",
+    "ExecMainExitTimestampMonotonic": "main_ended",
     "NRestarts": "restarts",
     "InvocationID": "invocation",
     "ControlGroup": "cgroup",
@@ -45,6 +48,7 @@ class UnitState:
     result:     success, exit-code, signal, timeout, start-limit-hit, oom-kill, …
     exit_kind:  si_code of waitid(2): 1 exited, 2 killed, 3 dumped; 0 while it has not ended.
     exit_status: exit code or signal number of the main process, by exit_kind.
+    main_began, main_ended: of the main process, in microseconds of CLOCK_MONOTONIC; 0 is never.
     invocation: a new one for every start.
     cgroup:     its path in the cgroup hierarchy, "" while nothing of it runs.
     fragment:   the path of its unit file, "" where there is none.
@@ -59,6 +63,8 @@ class UnitState:
     main_pid: int = 0
     exit_kind: int = 0
     exit_status: int = 0
+    main_began: int = 0
+    main_ended: int = 0
     restarts: int = 0
     invocation: str = ""
     cgroup: str = ""
@@ -115,6 +121,13 @@ class Systemd:
         # one block for each name, in the order asked; within a block systemd has its own order
         blocks = answer.out.split("\n\n")
         return {name: _parse_state(name, block) for name, block in zip(wanted, blocks, strict=True)}
+
+    async def is_stopping(self) -> bool:
+        """Whether the host is being shut down or rebooted."""
+        answer = await process.capture(
+            ["systemctl", "is-system-running"], timeout_seconds=_ASK_SECONDS
+        )
+        return answer.out == "stopping"
 
     async def start(self, name: str, *, timeout_seconds: float) -> None:
         """Start a unit, and wait for it as its Type= says; raises AgentError."""
@@ -208,7 +221,7 @@ def _parse_state(name: str, block: str) -> UnitState:
     fields: dict[str, object] = {"name": found.get("Id") or name}
     for key, field in _PROPERTIES.items():
         text = found.get(key, "")
-        if field in ("main_pid", "exit_kind", "exit_status", "restarts"):
+        if field in _NUMBERS:
             fields[field] = int(text) if text.isdigit() else 0
         elif field == "needs_reload":
             fields[field] = text == "yes"
