@@ -16,10 +16,12 @@ from agent.system import process
 from agent.system.process import SEARCH_PATH, Command, Completed
 
 _ASK_SECONDS = 30.0
+_RELOAD_SECONDS = 90.0
 _GRACE_SECONDS = 2.0
 
 _PROPERTIES = {
     "Id": "name",
+    "Type": "kind",
     "LoadState": "load",
     "ActiveState": "active",
     "SubState": "sub",
@@ -27,6 +29,7 @@ _PROPERTIES = {
     "MainPID": "main_pid",
     "ExecMainCode": "exit_kind",
     "ExecMainStatus": "exit_status",
+    "ConditionResult": "condition",
     "NRestarts": "restarts",
     "InvocationID": "invocation",
     "ControlGroup": "cgroup",
@@ -40,18 +43,22 @@ _PROPERTIES = {
 class UnitState:
     """One unit as PID 1 sees it, with systemd's own words.
 
+    kind:       Type= of a service; "" for other units.
     load:       loaded, not-found, bad-setting, masked, …
     active:     active, reloading, inactive, failed, activating, deactivating.
     result:     success, exit-code, signal, timeout, start-limit-hit, oom-kill, …
     exit_kind:  si_code of waitid(2): 1 exited, 2 killed, 3 dumped; 0 while it has not ended.
     exit_status: exit code or signal number of the main process, by exit_kind.
+    condition:  "no" if a Condition…= kept it from its last start, or it was never started.
     invocation: a new one for every start.
     cgroup:     its path in the cgroup hierarchy, "" while nothing of it runs.
     fragment:   the path of its unit file, "" where there is none.
-    file_state: enabled, disabled, static, …; "" where there is no unit file.
+    file_state: enabled, disabled, static, …; "" where there is no unit file. PID 1 keeps it for as
+                long as it knows the unit: ask enablement() for what is so.
     """
 
     name: str
+    kind: str = ""
     load: str = "not-found"
     active: str = "inactive"
     sub: str = "dead"
@@ -59,6 +66,7 @@ class UnitState:
     main_pid: int = 0
     exit_kind: int = 0
     exit_status: int = 0
+    condition: str = ""
     restarts: int = 0
     invocation: str = ""
     cgroup: str = ""
@@ -128,13 +136,19 @@ class Systemd:
         """Stop a unit; one that does not run is fine. Raises AgentError, also when time is up."""
         await self._change("stop", name, timeout_seconds)
 
-    async def enable(self, name: str) -> None:
-        """Start it at boot from now on; raises AgentError."""
-        await self._change("enable", name, _ASK_SECONDS, "--no-reload")
+    async def enablement(self, name: str) -> str:
+        """What the disk says: enabled, disabled, static, masked, …; "" without a unit file."""
+        argv = ["systemctl", "is-enabled", "--", name]
+        said = (await process.capture(argv, timeout_seconds=_ASK_SECONDS)).out
+        return "" if said == "not-found" else said.partition("\n")[0]
 
-    async def disable(self, name: str) -> None:
-        """Do not start it at boot any more; raises AgentError."""
-        await self._change("disable", name, _ASK_SECONDS, "--no-reload")
+    async def enable(self, names: Sequence[str]) -> None:
+        """Start them at boot from now on, and reload once; raises AgentError."""
+        await self._switch("enable", names)
+
+    async def disable(self, names: Sequence[str]) -> None:
+        """Do not start them at boot any more, and reload once; raises AgentError."""
+        await self._switch("disable", names)
 
     async def reset_failed(self, name: str) -> None:
         """Forget that it failed, and how often it was started; no word where it had not."""
@@ -146,7 +160,7 @@ class Systemd:
 
     async def reload(self) -> None:
         """Let systemd read all unit files again (daemon-reload); raises AgentError."""
-        completed, said = await self._run(["systemctl", "daemon-reload"], 90.0)
+        completed, said = await self._run(["systemctl", "daemon-reload"], _RELOAD_SECONDS)
         if completed.exit_code != 0:
             raise _failed("reload the unit files", said)
 
@@ -166,9 +180,14 @@ class Systemd:
             raise _failed(f"start {unit.name}", said)
         return completed
 
-    async def _change(self, verb: str, name: str, timeout_seconds: float, *options: str) -> None:
-        argv = ["systemctl", *options, verb, "--", name]
-        completed, said = await self._run(argv, timeout_seconds)
+    async def _switch(self, verb: str, names: Sequence[str]) -> None:
+        argv = ["systemctl", "--quiet", verb, "--", *names]
+        completed, said = await self._run(argv, _RELOAD_SECONDS)
+        if completed.exit_code != 0:
+            raise _failed(f"{verb} {', '.join(names)}", said)
+
+    async def _change(self, verb: str, name: str, timeout_seconds: float) -> None:
+        completed, said = await self._run(["systemctl", verb, "--", name], timeout_seconds)
         if completed.timed_out:
             raise _failed(f"{verb} {name}", f"it took longer than {timeout_seconds:g} s")
         if completed.exit_code != 0:

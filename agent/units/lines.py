@@ -1,0 +1,81 @@
+"""What units write to the journal while they are started and watched, in the deployment's log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from agent.model.errors import AgentError
+from agent.system import journal_reader
+from agent.system.deployment_log import DeploymentLog, HookOutput
+from agent.system.journal_export import Entry
+
+_LIMIT_BYTES = 2**20  # of one unit, in one step
+_SHOWN_LINES = 10
+_FIELDS = ("MESSAGE", "UNIT", "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "_COMM", "_PID")
+
+
+class UnitLines:
+    """Follows the journal of some units from a cursor on. "" as cursor: from now on.
+
+    cursor: how far it came, after finish().
+    """
+
+    def __init__(self, log: DeploymentLog, units: Iterable[str], cursor: str) -> None:
+        self.cursor = cursor
+        self._outputs = {
+            unit: log.hook("unit", unit, limit_bytes=_LIMIT_BYTES) for unit in dict.fromkeys(units)
+        }
+        self._log = log
+        self._follower: journal_reader.Follower | None = None
+
+    async def start(self) -> None:
+        """Begin to follow. A journal that cannot be read fails nothing."""
+        try:
+            self.cursor = self.cursor or await journal_reader.newest_cursor()
+        except AgentError as error:
+            self._log.line(f"warning: {error.message}: what the units say is not shown here")
+            return
+        self._follower = journal_reader.Follower(
+            _matches(self._outputs), self._take, after_cursor=self.cursor, fields=_FIELDS
+        )
+        self._follower.start()
+
+    async def finish(self) -> None:
+        """Take what the units wrote until now, and follow no more. May be called again."""
+        follower, self._follower = self._follower, None
+        if follower is None:
+            return
+        await follower.finish()
+        self.cursor = follower.cursor
+        for output in self._outputs.values():
+            await asyncio.to_thread(output.close)
+        if follower.problem:
+            self._log.line(f"warning: what the units say may be incomplete: {follower.problem}")
+
+    def last(self, unit: str) -> tuple[str, ...]:
+        """The last lines that were taken of a unit."""
+        output = self._outputs.get(unit)
+        return output.last_lines(_SHOWN_LINES) if output is not None else ()
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            by_itself = _text(entry, "_SYSTEMD_UNIT")
+            unit = by_itself if by_itself in self._outputs else _text(entry, "UNIT")
+            output: HookOutput | None = self._outputs.get(unit)
+            if output is not None:
+                who = _text(entry, "SYSLOG_IDENTIFIER") or _text(entry, "_COMM") or "journal"
+                output.write(who, entry.message + b"\n")
+
+
+def _matches(units: Iterable[str]) -> tuple[str, ...]:
+    """Of each unit: what its processes wrote, and what PID 1 says of it (as journalctl -u does)."""
+    matches: list[str] = []
+    for unit in units:
+        matches += ["+"] * bool(matches)
+        matches += [f"_SYSTEMD_UNIT={unit}", "+", f"UNIT={unit}", "_PID=1"]
+    return tuple(matches)
+
+
+def _text(entry: Entry, field: str) -> str:
+    return entry.fields.get(field, b"").decode(errors="replace")
