@@ -40,7 +40,7 @@ class Choice(StrEnum):
 
 _DONE = {
     Choice.START: "started",
-    Choice.RESTART: "restarted, as it ran before this deployment",
+    Choice.RESTART: "restarted",
     Choice.LEAVE: "left as a hook has started it",
 }
 
@@ -209,7 +209,7 @@ class UnitControl:
                 old = {scene.invocations.get(unit, "")}
                 if unit in known.before:
                     old.add(known.before[unit].invocation)
-                note, started[unit] = await self.start_one(service, old - {""}, lines)
+                note, started[unit] = await self.start_one(service, old - {""})
                 notes.append(note)
         finally:
             await lines.finish()
@@ -224,9 +224,7 @@ class UnitControl:
             await self.systemd.enable(found)
             self.log.line(f"{', '.join(found)}: enabled")
 
-    async def start_one(
-        self, service: Service, old: Collection[str], lines: UnitLines
-    ) -> tuple[str, Started]:
+    async def start_one(self, service: Service, old: Collection[str]) -> tuple[str, Started]:
         """Start one; what was done, and how it is then. Raises AgentError with its last words."""
         unit, began = service.unit, time.time()
         choice = choose_start(await self.systemd.state(unit), old)
@@ -244,11 +242,9 @@ class UnitControl:
         if problem and (not cause or not failure.has_begun(state)):
             cause = problem  # systemd did not come to start it
         if cause:
-            await lines.finish()
-            last = lines.last(unit)
-            raise failure.make_error("start", state, cause, since=began, last_lines=last)
+            raise await failure.make_error(f"start {unit}", state, cause, since=began)
         self.log.line(f"{unit}: {_DONE[choice]}, is {state.active} ({state.sub})")
-        return f"{unit} {choice}", started
+        return f"{unit} {_DONE[choice]}", started
 
     # validate
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 
 from agent.model.errors import AgentError, Code
 from agent.system.systemd import UnitState
+from agent.units import lines
 from agent.units.record import Started
 
 # of systemd.exec(5), "Process Exit Codes": what systemd itself could not do before the program ran
@@ -43,7 +43,7 @@ def find_trouble(state: UnitState, started: Started, now: float) -> str:
     if again > 0:
         times = again + (not is_up(state))
         if times == 1:
-            return f"{how_it_ended(state)} within {seconds:.1f} s, and was started again"
+            return f"{how_it_ended(state)} within {seconds:.1f} s, and systemd started it again"
         return f"{how_it_ended(state)}, {times} times in {seconds:.1f} s (crash loop)"
     if is_up(state):
         if started.invocation and state.invocation != started.invocation:
@@ -60,7 +60,7 @@ def find_trouble(state: UnitState, started: Started, now: float) -> str:
             return "a Condition…= of it is not met, so systemd did not start it"
         if not state.exit_kind:
             return f"it was stopped by somebody else, within {seconds:.1f} s of its start"
-    return f"{how_it_ended(state)} after {seconds:.1f} s"
+    return f"{how_it_ended(state)}, within {seconds:.1f} s of its start"
 
 
 def find_fault(state: UnitState) -> str:
@@ -109,15 +109,16 @@ def how_it_ended(state: UnitState) -> str:
     return "it ended"
 
 
-def make_error(
-    doing: str, state: UnitState, cause: str, *, since: float, last_lines: Sequence[str] = ()
-) -> AgentError:
-    """The failure to do something with a unit. since: what it wrote from then on is of interest."""
+async def make_error(doing: str, state: UnitState, cause: str, *, since: float) -> AgentError:
+    """The failure to do something ("start x.service"), with what the unit wrote from then on.
+
+    since: in seconds since the epoch.
+    """
     unit = state.name
     return AgentError(
-        f"cannot {doing} {unit}: {cause}",
+        f"cannot {doing}: {cause}",
         code=Code.UNIT_FAILED,
-        details=(str(state), *last_lines),
+        details=(str(state), *await lines.read_last(unit, since)),
         remedy=f"Read all that it said: journalctl -u {unit} --since @{int(since)}",
         where=unit,
     )

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from agent.model.errors import AgentError
-from agent.system import journal_reader
+from agent.system import deployment_log, journal_reader
 from agent.system.deployment_log import DeploymentLog, HookOutput
 from agent.system.journal_export import Entry
 
 _LIMIT_BYTES = 2**20  # of one unit, in one step
 _SHOWN_LINES = 10
+_SHOWN_CHARACTERS = 400
 _FIELDS = ("MESSAGE", "UNIT", "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "_COMM", "_PID")
 
 
@@ -53,11 +54,6 @@ class UnitLines:
         if follower.problem:
             self._log.line(f"warning: what the units say may be incomplete: {follower.problem}")
 
-    def last(self, unit: str) -> tuple[str, ...]:
-        """The last lines that were taken of a unit."""
-        output = self._outputs.get(unit)
-        return output.last_lines(_SHOWN_LINES) if output is not None else ()
-
     def _take(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             by_itself = _text(entry, "_SYSTEMD_UNIT")
@@ -66,6 +62,22 @@ class UnitLines:
             if output is not None:
                 who = _text(entry, "SYSLOG_IDENTIFIER") or _text(entry, "_COMM") or "journal"
                 output.write(who, entry.message + b"\n")
+
+
+async def read_last(unit: str, since: float) -> tuple[str, ...]:
+    """The last lines that a unit wrote, and that PID 1 said of it; none without a journal.
+
+    since: in seconds since the epoch.
+    """
+    try:
+        await journal_reader.sync()
+        entries = await journal_reader.read_last(
+            (f"--since=@{since:.3f}", *_matches([unit])), _SHOWN_LINES
+        )
+    except AgentError as error:
+        return (error.message,)
+    found = (deployment_log.plain(entry.text)[:_SHOWN_CHARACTERS] for entry in entries)
+    return tuple(line for line in found if line.strip())
 
 
 def _matches(units: Iterable[str]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ async def _put_back(units: UnitControl, service: Service, was: Before) -> None:
         lines = UnitLines(units.log, [unit], "")
         await lines.start()
         try:
-            await units.start_one(service, (), lines)
+            await units.start_one(service, ())
         except AgentError:
             if was.was_up:
                 raise

@@ -29,7 +29,8 @@ async def check_units(systemd: Systemd, started: Mapping[str, Started]) -> None:
     for unit, since in started.items():
         cause = failure.find_trouble(states[unit], since, now)
         if cause:
-            raise failure.make_error("keep up", states[unit], cause, since=since.at)
+            doing = f"keep {unit} running"
+            raise await failure.make_error(doing, states[unit], cause, since=since.at)
 
 
 class UnitWatch:
@@ -83,6 +84,4 @@ class UnitWatch:
         try:
             await check_units(self._systemd, self._started)
         except AgentError as error:
-            await self._lines.finish()
-            error.details += self._lines.last(error.where)
             raise error from cause
