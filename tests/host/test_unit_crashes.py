@@ -1,4 +1,4 @@
-"""The same as test_crashes with `services: unit`: SIGKILL and power cuts where units are touched."""
+"""SIGKILL and power cuts in the steps that touch units, with `services: unit`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_host_stopped_hard_in_a_row(serving_host: DebHost, row: Row, by: str) ->
 
 
 def assert_clean(host: DebHost) -> None:
-    """systemd has what is on the disk, and nothing failed."""
+    """What systemd has read is what is on the disk, and nothing failed."""
     assert host.show("web.service", "NeedDaemonReload") == "no"
     version = host.deployment()["version"] if host.serving() == "2" else "1"
     assert host.show("web.service", "Description") == f"web {version}"
