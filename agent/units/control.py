@@ -238,13 +238,13 @@ class UnitControl:
                 problem = error.message.partition(": ")[2]
         state = await self.systemd.state(unit)
         started = Started(state.invocation, 0, began)
-        cause = failure.find_trouble(state, started, time.time())
-        if problem and (not cause or not failure.has_begun(state)):
-            cause = problem  # systemd did not come to start it
-        if cause:
-            raise await failure.make_error(f"start {unit}", state, cause, since=began)
-        self.log.line(f"{unit}: {_DONE[choice]}, is {state.active} ({state.sub})")
-        return f"{unit} {_DONE[choice]}", started
+        trouble = failure.find_trouble(state, started, time.time())
+        if not (problem or trouble):
+            self.log.line(f"{unit}: {_DONE[choice]}, is {state.active} ({state.sub})")
+            return f"{unit} {_DONE[choice]}", started
+        # systemd's own words only where it did not come to start it
+        cause = "" if trouble and failure.has_begun(state) else problem
+        raise await failure.make_error(f"start {unit}", state, started, cause=cause)
 
     # validate
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
+import time
 
 from agent.model.errors import AgentError, Code
 from agent.system.systemd import UnitState
@@ -109,17 +111,25 @@ def how_it_ended(state: UnitState) -> str:
     return "it ended"
 
 
-async def make_error(doing: str, state: UnitState, cause: str, *, since: float) -> AgentError:
-    """The failure to do something ("start x.service"), with what the unit wrote from then on.
+async def make_error(
+    doing: str, state: UnitState, started: Started, *, cause: str = ""
+) -> AgentError:
+    """The failure to do something ("start x.service"), with what the unit wrote since its start.
 
-    since: in seconds since the epoch.
+    cause: "" for what find_trouble() says.
     """
-    unit = state.name
+    unit, now = state.name, time.time()
+    written = await lines.read_last(unit, started.at)
+    if not state.exit_kind and written.exit_kind:  # it runs again: its end is in the journal only
+        state = dataclasses.replace(
+            state, exit_kind=written.exit_kind, exit_status=written.exit_status
+        )
+    cause = cause or find_trouble(state, started, now)
     return AgentError(
         f"cannot {doing}: {cause}",
         code=Code.UNIT_FAILED,
-        details=(str(state), *await lines.read_last(unit, since)),
-        remedy=f"Read all that it said: journalctl -u {unit} --since @{int(since)}",
+        details=(str(state), *written.texts),
+        remedy=f"Read all that it said: journalctl -u {unit} --since @{int(started.at)}",
         where=unit,
     )
 

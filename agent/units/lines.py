@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from agent.model.errors import AgentError
 from agent.system import deployment_log, journal_reader
@@ -13,6 +14,7 @@ from agent.system.journal_export import Entry
 _LIMIT_BYTES = 2**20  # of one unit, in one step
 _SHOWN_LINES = 10
 _SHOWN_CHARACTERS = 400
+_EXIT_KINDS = {"exited": 1, "killed": 2, "dumped": 3}  # si_code of waitid(2)
 _FIELDS = ("MESSAGE", "UNIT", "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "_COMM", "_PID")
 
 
@@ -64,28 +66,46 @@ class UnitLines:
                 output.write(who, entry.message + b"\n")
 
 
-async def read_last(unit: str, since: float) -> tuple[str, ...]:
-    """The last lines that a unit wrote, and that PID 1 said of it; none without a journal.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The last of what a unit wrote, and how its last process ended: see UnitState."""
+
+    texts: tuple[str, ...] = ()
+    exit_kind: int = 0
+    exit_status: int = 0
+
+
+async def read_last(unit: str, since: float) -> Written:
+    """What a unit wrote, and what systemd said of it; nothing where there is no journal.
 
     since: in seconds since the epoch.
     """
+    matches = (f"--since=@{since:.3f}", *_matches([unit]))
     try:
         await journal_reader.sync()
         entries = await journal_reader.read_last(
-            (f"--since=@{since:.3f}", *_matches([unit])), _SHOWN_LINES
+            matches, _SHOWN_LINES, fields=(*_FIELDS, "EXIT_CODE", "EXIT_STATUS")
         )
     except AgentError as error:
-        return (error.message,)
+        return Written((error.message,))
     found = (deployment_log.plain(entry.text)[:_SHOWN_CHARACTERS] for entry in entries)
-    return tuple(line for line in found if line.strip())
+    texts = tuple(line for line in found if line.strip())
+    for entry in reversed(entries):
+        status = _text(entry, "EXIT_STATUS")
+        if status.isdigit():
+            return Written(texts, _EXIT_KINDS.get(_text(entry, "EXIT_CODE"), 0), int(status))
+    return Written(texts)
 
 
 def _matches(units: Iterable[str]) -> tuple[str, ...]:
-    """Of each unit: what its processes wrote, and what PID 1 says of it (as journalctl -u does)."""
+    """Of each unit: what its processes wrote, and what systemd says of it (as journalctl -u does).
+
+    Not all of the latter is from PID 1: what fails before the program runs is told by a child.
+    """
     matches: list[str] = []
     for unit in units:
         matches += ["+"] * bool(matches)
-        matches += [f"_SYSTEMD_UNIT={unit}", "+", f"UNIT={unit}", "_PID=1"]
+        matches += [f"_SYSTEMD_UNIT={unit}", "+", f"UNIT={unit}", "_UID=0", "_TRANSPORT=journal"]
     return tuple(matches)
 
 

@@ -27,10 +27,8 @@ async def check_units(systemd: Systemd, started: Mapping[str, Started]) -> None:
     states = await systemd.states(started)
     now = time.time()
     for unit, since in started.items():
-        cause = failure.find_trouble(states[unit], since, now)
-        if cause:
-            doing = f"keep {unit} running"
-            raise await failure.make_error(doing, states[unit], cause, since=since.at)
+        if failure.find_trouble(states[unit], since, now):
+            raise await failure.make_error(f"keep {unit} running", states[unit], since)
 
 
 class UnitWatch:
