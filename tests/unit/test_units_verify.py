@@ -125,9 +125,9 @@ def test_judge(lines: list[str], found: list[tuple[Kind, str]]) -> None:
     assert [(each.kind, each.text) for each in verify.judge(lines, PLACES, UNITS)] == found
 
 
-@pytest.mark.parametrize("instance", ["app@i.service", "app@test-instance.service"])
-def test_a_template_is_verified_as_an_instance(instance: str) -> None:
-    line = f"{instance}: Command /opt/app is not executable: No such file or directory"
+@pytest.mark.parametrize("unit", ["app@i.service", "app@test-instance.service"])
+def test_a_template_is_verified_by_some_name(unit: str) -> None:
+    line = f"{unit}: Command /opt/app is not executable: No such file or directory"
     (found,) = verify.judge([line], PLACES, UNITS)
     assert (found.kind, found.unit, found.subject) == (Kind.NO_PROGRAM, "app@.service", "/opt/app")
 
