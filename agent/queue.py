@@ -167,8 +167,11 @@ class DeploymentQueue:
             try:
                 await self._run_one(unfinished[0])
             except runner.StopRequested:
-                logger.info("%s: left for the next start of the agent", unfinished[0].id)
+                await self._part()
                 return
+            except asyncio.CancelledError:
+                await self._part()
+                raise
             except AgentError as error:
                 # it could not even be begun, as state cannot be written: tried again, as status
                 # should go on telling of it
@@ -194,10 +197,19 @@ class DeploymentQueue:
             on_change=self._notify,
         )
         steps = list(record.steps.values())
-        entry = recovery.choose_entry(deployment, steps, self._equipment.rows)
+        past = await self._equipment.hooks.look_back(deployment.id)
+        entry = recovery.choose_entry(deployment, steps, self._equipment.rows, past)
         self.running = runner.Run(self._equipment, record)
         ended = await self.running.run(entry)
         logger.info("%s: %s", ended.id, ended.outcome)
+
+    async def _part(self) -> None:
+        """The agent is asked to end: the next one of this boot goes on where this one was."""
+        if self.running is None:
+            return
+        deployment_id = self.running.deployment.id
+        await self._equipment.hooks.part(deployment_id, self.running.pass_name)
+        logger.info("%s: left for the next start of the agent", deployment_id)
 
     def stop(self) -> None:
         """Stop after the row that runs; the next start of the agent goes on from there."""

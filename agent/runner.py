@@ -49,6 +49,11 @@ class Run:
         """Why it was aborted, "" when it was not."""
         return self._work.abort_reason
 
+    @property
+    def pass_name(self) -> str:
+        """The row that runs and the way through it, as hooks are recorded."""
+        return self._work.pass_name
+
     def abort(self, reason: str, *, now: bool) -> None:
         """Stop at the next safe point and undo; `now`: end what runs, too. Raises Conflict."""
         if not self._forward or self.deployment.outcome is not None:
@@ -81,7 +86,8 @@ class Run:
         return self.deployment
 
     async def _begin(self, entry: Entry) -> None:
-        starts = self.deployment.starts + 1
+        starts = self.deployment.starts + (1 if entry.counts else 0)
+        is_first = self.deployment.starts == 0
         current = await asyncio.to_thread(
             self._equipment.state.current, self.deployment.revision.application
         )
@@ -92,16 +98,21 @@ class Run:
             previous_version=current.revision.version if current else "",
         )
         await self.record.save()
-        if starts > 1:
-            self.record.say(f"start {starts} of this deployment: {entry.why}")
-            for ended in await self._equipment.hooks.clear(self.deployment.id):
-                self.record.say(f"ended what the interrupted hook left running: {ended}")
+        if not is_first:
+            begun = f"start {starts} of this deployment" if entry.counts else "the agent is back"
+            self.record.say(f"{begun}: {entry.why}")
+            await self._take_over(goes_on=entry.goes_on)
         else:
             revision = self.deployment.revision
             self.record.say(
                 f"deploying {revision.application} {revision.version} from {revision.bundle},"
                 f" asked for by {self.deployment.requested_by}"
             )
+
+    async def _take_over(self, *, goes_on: bool) -> None:
+        hooks = self._equipment.hooks
+        for ended in await hooks.take_over(self.deployment.id, goes_on=goes_on):
+            self.record.say(f"ended what the interrupted hook left running: {ended}")
 
     def _fail_by_stop(self) -> None:
         step = self.deployment.step or StepName.FETCH
@@ -127,6 +138,7 @@ class Run:
                 ),
                 self.deployment.step or StepName.FETCH,
             )
+            await self._take_over(goes_on=False)
             return min(index, len(self._equipment.rows) - 1)
         for number in range(index, len(self._equipment.rows)):
             if not await self._do(self._equipment.rows[number]):

@@ -17,6 +17,7 @@ from agent.model.settings import (
     Leftover,
     Limits,
     Retention,
+    Sandbox,
     Settings,
     SourceSettings,
     StopFailure,
@@ -51,6 +52,10 @@ _HOOKS: dict[str, tuple[str, Convert]] = {
     "leftover": ("leftover", Leftover),
     "log": ("log_bytes", quantities.parse_size),
     "retry": ("retry_seconds", quantities.parse_duration),
+    "memory_max": ("memory_max_bytes", quantities.parse_size),
+    "processes_max": ("processes_max", int),
+    "cpu_weight": ("cpu_weight", int),
+    "sandbox": ("sandbox", Sandbox),
 }
 _RETENTION: dict[str, tuple[str, Convert]] = {
     "releases": ("releases", int),

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark
+from agent.hooks.backend import KILL_SECONDS, EndsWithAgent, HookEnd, HookMark, HookWatch
 from agent.hooks.group import GroupBackend, settled
 from agent.model.errors import Code, from_os_error
 from agent.system import process, processes
 from agent.system.cancel import Cancel
-from agent.system.process import Command, Output
+from agent.system.process import Command
 from agent.system.processes import Identity, Process
 from agent.system.threads import run_blocking
 
@@ -46,7 +46,7 @@ def find_parent() -> Path | None:
     return parent if usable else None
 
 
-class CgroupBackend:
+class CgroupBackend(EndsWithAgent):
     """Runs each hook in a leaf below `parent`, and removes the leaf when it is empty."""
 
     def __init__(self, parent: Path, *, grace_seconds: float) -> None:
@@ -55,16 +55,10 @@ class CgroupBackend:
         self._by_marks = GroupBackend(grace_seconds=grace_seconds)
 
     async def run(
-        self,
-        mark: HookMark,
-        command: Command,
-        *,
-        timeout_seconds: float,
-        output: Output,
-        begun: Callable[[Process], None],
+        self, mark: HookMark, command: Command, *, timeout_seconds: float, watch: HookWatch
     ) -> HookEnd:
         """See HookBackend."""
-        leaf = Leaf(self._parent / mark.name, begun=begun)
+        leaf = Leaf(self._parent / mark.name, begun=watch.begun)
         try:
             entrance = await run_blocking(Cancel(), leaf.open)
             completed = await process.run(
@@ -75,7 +69,7 @@ class CgroupBackend:
                 ),
                 timeout_seconds=timeout_seconds,
                 grace_seconds=self._grace_seconds,
-                output=output,
+                output=watch.output.write,
                 tree=leaf,
             )
         except asyncio.CancelledError:
@@ -161,6 +155,12 @@ class Leaf:
         for folder, _, _ in os.walk(self.path, topdown=False):
             with contextlib.suppress(OSError):  # EBUSY: something is
                 os.rmdir(folder)
+
+
+def find_cgroup(path: str) -> Path | None:
+    """The folder of a unit's cgroup by what systemd calls it, where cgroup2 is mounted."""
+    mount = _mount()
+    return Path(mount[0], os.path.relpath(path, mount[1])) if path and mount else None
 
 
 def _own_cgroup() -> Path | None:

@@ -140,6 +140,7 @@ class Context:
             bundle=BundleFacts(),
             log=self.log,
             cancel=self.cancel,
+            pass_name=self.pass_name,
         )
         await self.hooks.run_event(event, hooks, scene)
 

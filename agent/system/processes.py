@@ -102,6 +102,15 @@ def describe(process: Process) -> str:
     return f"{process.pid} {command}"
 
 
+def read_argument(process: Process) -> str:
+    """The first word of its command line, which is its own choice; "" where that is not known."""
+    try:
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return os.fsdecode(command.partition(b"\0")[0])
+
+
 def send(process: Process, signum: signal.Signals) -> bool:
     """Send a signal to this very process, never to one that took over its pid.
 
@@ -140,6 +149,11 @@ def reap_orphans(own: Collection[int]) -> None:
 def now_ticks() -> int:
     """Now, as `Process.start` counts: proc(5), starttime."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def seconds_since(ticks: int) -> float:
+    """How long ago now_ticks() was `ticks`."""
+    return max(0.0, (now_ticks() - ticks) / os.sysconf("SC_CLK_TCK"))
 
 
 def boot_id() -> str:

@@ -19,6 +19,7 @@ _ASK_SECONDS = 30.0
 _RELOAD_SECONDS = 90.0
 _GRACE_SECONDS = 2.0
 
+_NUMBERS = ("main_pid", "exit_kind", "exit_status", "main_began", "main_ended", "restarts")
 _PROPERTIES = {
     "Id": "name",
     "Type": "kind",
@@ -30,6 +31,8 @@ _PROPERTIES = {
     "ExecMainCode": "exit_kind",
     "ExecMainStatus": "exit_status",
     "ConditionResult": "condition",
+    "ExecMainStartTimestampMonotonic": "main_began",
+    "ExecMainExitTimestampMonotonic": "main_ended",
     "NRestarts": "restarts",
     "InvocationID": "invocation",
     "ControlGroup": "cgroup",
@@ -50,6 +53,7 @@ class UnitState:
     exit_kind:  si_code of waitid(2): 1 exited, 2 killed, 3 dumped; 0 while it has not ended.
     exit_status: exit code or signal number of the main process, by exit_kind.
     condition:  "no" if a Condition…= kept it from its last start, or it was never started.
+    main_began, main_ended: of the main process, in microseconds of CLOCK_MONOTONIC; 0 is never.
     invocation: a new one for every start.
     cgroup:     its path in the cgroup hierarchy, "" while nothing of it runs.
     fragment:   the path of its unit file, "" where there is none.
@@ -67,6 +71,8 @@ class UnitState:
     exit_kind: int = 0
     exit_status: int = 0
     condition: str = ""
+    main_began: int = 0
+    main_ended: int = 0
     restarts: int = 0
     invocation: str = ""
     cgroup: str = ""
@@ -227,7 +233,7 @@ def _parse_state(name: str, block: str) -> UnitState:
     fields: dict[str, object] = {"name": found.get("Id") or name}
     for key, field in _PROPERTIES.items():
         text = found.get(key, "")
-        if field in ("main_pid", "exit_kind", "exit_status", "restarts"):
+        if field in _NUMBERS:
             fields[field] = int(text) if text.isdigit() else 0
         elif field == "needs_reload":
             fields[field] = text == "yes"

@@ -35,7 +35,8 @@ async def test_runas_switches_user_groups_and_home(state_dir: Path, backend: str
         groups,
         "/nonexistent nobody nobody /usr/sbin/nologin",
     ]
-    assert "[stderr] seen" in scene.read_log()
+    stream = "output" if backend == "transient" else "stderr"
+    assert f"[{stream}] seen" in scene.read_log()
 
 
 @pytest.mark.root

@@ -9,7 +9,7 @@ import pytest
 
 from agent import __version__
 from tests.host.bundles import Web
-from tests.host.conftest import NEWER, install
+from tests.host.conftest import NEWER
 from tests.host.deb_host import DebHost
 from tests.lab.hosts import Host
 
@@ -30,7 +30,7 @@ _APT = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
 
 
 def test_install_starts_it(bare_host: Host, debs: dict[str, Path]) -> None:
-    install(bare_host, debs["this"])
+    bare_host.install(debs["this"])
     host = DebHost(bare_host)
     host.wait_for_agent()
     assert bare_host.output("systemctl", "is-active", "deploy-agent") == "active"
@@ -43,7 +43,7 @@ def test_install_starts_it(bare_host: Host, debs: dict[str, Path]) -> None:
 
 def test_purge_leaves_nothing_of_ours(bare_host: Host, debs: dict[str, Path]) -> None:
     paths, users = _paths(bare_host), _users(bare_host)
-    install(bare_host, debs["this"])
+    bare_host.install(debs["this"])
     host = DebHost(bare_host)
     host.wait_for_agent()
     host.deploy_good(Web("1"))
@@ -69,7 +69,7 @@ def test_upgrade_keeps_what_was_set_and_deployed(
     settings = serving_host.host.path("/etc/deploy-agent/agent.yaml")
     settings.write_text(settings.read_text() + "\n# a line of mine\n")
     first = serving_host.agent_pid()
-    install(serving_host.host, debs["newer"])
+    serving_host.host.install(debs["newer"])
     serving_host.wait_for_agent()
     assert serving_host.agent_pid() != first
     assert serving_host.ask("/v1/version")["version"] == NEWER
@@ -88,7 +88,7 @@ def test_removed_and_installed_again_it_knows_what_it_deployed(
     assert host.run("systemctl", "is-active", "deploy-agent", check=False).returncode != 0
     assert not host.path("/usr/share/deploy-agent").exists()
     assert serving_host.serving() == "1"
-    install(host, debs["this"])
+    host.install(debs["this"])
     serving_host.wait_for_agent()
     serving_host.deploy_good(Web("2"))
     assert serving_host.deployment()["previous_version"] == "1"

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from agent.hooks.record import Past
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, Crash
 from agent.model.deployment import (
     Deployment,
@@ -18,6 +19,7 @@ from agent.model.deployment import (
 )
 from agent.recovery import Direction, choose_entry
 
+NOTHING = Past()
 DEPLOYMENT = Deployment(
     id="d-1",
     revision=Revision("a", "g", "1", "/b"),
@@ -29,10 +31,12 @@ DEPLOYMENT = Deployment(
 )
 
 
-def entry(step: StepName | None, step_status: Status, **changes: object) -> tuple[Direction, int]:
+def entry(
+    step: StepName | None, step_status: Status, past: Past = NOTHING, **changes: object
+) -> tuple[Direction, int]:
     deployment = dataclasses.replace(DEPLOYMENT, step=step, **changes)
     steps = [] if step is None else [Step(step, step_status, 1.0)]
-    found = choose_entry(deployment, steps, LIFECYCLE)
+    found = choose_entry(deployment, steps, LIFECYCLE, past)
     return found.direction, found.index
 
 
@@ -62,5 +66,7 @@ def test_ended_deployment_is_only_finished(outcome: Outcome) -> None:
 
 
 def test_unknown_step_means_undo_of_all() -> None:
-    found = choose_entry(dataclasses.replace(DEPLOYMENT, step=StepName.INSTALL), [], LIFECYCLE[:3])
+    found = choose_entry(
+        dataclasses.replace(DEPLOYMENT, step=StepName.INSTALL), [], LIFECYCLE[:3], NOTHING
+    )
     assert (found.direction, found.index) == (Direction.BACKWARD, 2)
