@@ -108,17 +108,31 @@ class Context:
         return {each.unit: each for each in control.with_units(appspec)}
 
     async def old_services(self) -> dict[str, Service]:
-        """Those of the revision that is replaced; none where its appspec cannot be read."""
+        """Those of the revision that is replaced; none where its appspec cannot be read.
+
+        It raises AgentError then where `stop_failure` says so.
+        """
         if self.current is None:
             return {}
+        is_strict = self.settings.stop_failure is StopFailure.FAIL
+        return await self._services_if_known(self.current, is_strict=is_strict)
+
+    async def all_services(self) -> dict[str, Service]:
+        """Those of both revisions, for an undo: it goes on without what cannot be read."""
+        found = await self._services_if_known(self.release, is_strict=False)
+        if self.current is not None:
+            found |= await self._services_if_known(self.current, is_strict=False)
+        return found
+
+    async def _services_if_known(self, release: Release, *, is_strict: bool) -> dict[str, Service]:
         try:
-            return await self.services(self.current)
+            return await self.services(release)
         except Interrupted:
             raise
         except AgentError as error:
-            if self.settings.stop_failure is StopFailure.FAIL:
+            if is_strict:
                 raise
-            version = self.current.revision.version
+            version = release.revision.version
             self.log.line(f"warning: the units of {version} are not known: {error.message}")
             return {}
 

@@ -39,6 +39,6 @@ async def undo(ctx: Context) -> None:
     for ended in await ctx.hooks.kill_left_over(ctx.deployment.id, _STARTING):
         ctx.log.line(f"ended what the undone revision left running: {ended}")
     if ctx.units is not None:
-        await units_undo.undo_start(ctx.units, await ctx.services(ctx.release))
+        await units_undo.undo_start(ctx.units, await ctx.all_services())
     if failure is not None and ctx.settings.stop_failure is StopFailure.FAIL:
         raise failure

@@ -34,7 +34,7 @@ async def undo(ctx: Context) -> None:
     Its units run, or do not, as they did before. All of this is tried, whatever of it fails.
     """
     await ctx.put_files_back()  # what ApplicationStop took away
-    services = {**await ctx.services(ctx.release), **await ctx.old_services()}
+    services = await ctx.all_services()
     units = ctx.units
     failure: AgentError | None = None
     try:

@@ -16,7 +16,6 @@ from agent.system import process
 from agent.system.process import SEARCH_PATH, Command, Completed
 
 _ASK_SECONDS = 30.0
-_RELOAD_SECONDS = 90.0
 _GRACE_SECONDS = 2.0
 
 _NUMBERS = ("main_pid", "exit_kind", "exit_status", "main_began", "main_ended", "restarts")
@@ -148,13 +147,20 @@ class Systemd:
         said = (await process.capture(argv, timeout_seconds=_ASK_SECONDS)).out
         return "" if said == "not-found" else said.partition("\n")[0]
 
-    async def enable(self, names: Sequence[str]) -> None:
-        """Start them at boot from now on, and reload once; raises AgentError."""
-        await self._switch("enable", names)
+    async def enable(self, names: Sequence[str]) -> bool:
+        """Start them at boot from now on; whether that changed anything. Raises AgentError.
+
+        Then PID 1 reads its unit files again, or `systemctl status` would tell the old state.
+        """
+        said = await self._switch("enable", names)
+        if said:
+            await self.reload()
+        return bool(said)
 
     async def disable(self, names: Sequence[str]) -> None:
         """Do not start them at boot any more, and reload once; raises AgentError."""
-        await self._switch("disable", names)
+        if await self._switch("disable", names):
+            await self.reload()
 
     async def reset_failed(self, name: str) -> None:
         """Forget that it failed, and how often it was started; no word where it had not."""
@@ -166,7 +172,7 @@ class Systemd:
 
     async def reload(self) -> None:
         """Let systemd read all unit files again (daemon-reload); raises AgentError."""
-        completed, said = await self._run(["systemctl", "daemon-reload"], _RELOAD_SECONDS)
+        completed, said = await self._run(["systemctl", "daemon-reload"], 90.0)
         if completed.exit_code != 0:
             raise _failed("reload the unit files", said)
 
@@ -186,11 +192,13 @@ class Systemd:
             raise _failed(f"start {unit.name}", said)
         return completed
 
-    async def _switch(self, verb: str, names: Sequence[str]) -> None:
-        argv = ["systemctl", "--quiet", verb, "--", *names]
-        completed, said = await self._run(argv, _RELOAD_SECONDS)
+    async def _switch(self, verb: str, names: Sequence[str]) -> str:
+        """What it says: a line for each link that it made or removed."""
+        argv = ["systemctl", "--no-reload", verb, "--", *names]
+        completed, said = await self._run(argv, _ASK_SECONDS)
         if completed.exit_code != 0:
             raise _failed(f"{verb} {', '.join(names)}", said)
+        return said
 
     async def _change(self, verb: str, name: str, timeout_seconds: float) -> None:
         completed, said = await self._run(["systemctl", verb, "--", name], timeout_seconds)

@@ -17,16 +17,16 @@ from agent.model.errors import AgentError, Code
 from agent.system import journal_reader
 from agent.system.deployment_log import DeploymentLog
 from agent.system.systemd import Systemd, UnitState
-from agent.units import failure, record, watch
+from agent.units import failure, record, unitfiles, watch
 from agent.units.lines import UnitLines
-from agent.units.record import Record, Started
+from agent.units.record import Before, Record, Started
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _KILL_SECONDS = 10.0  # a unit that outlives KILL so long is stuck in the kernel
-_NOT_ENABLED = ("disabled", "indirect", "linked", "linked-runtime", "enabled-runtime")
+_ENABLEABLE = ("enabled", "disabled", "indirect", "linked", "linked-runtime", "enabled-runtime")
 ENABLED = ("enabled", "alias")
 
 
@@ -96,7 +96,13 @@ class UnitControl:
             return
         states = await self.systemd.states(units)
         before = {
-            name: record.before(state, await self.systemd.enablement(name))
+            name: Before(
+                active=state.active,
+                sub=state.sub,
+                enablement=await self.systemd.enablement(name),
+                invocation=state.invocation,
+                links=await asyncio.to_thread(unitfiles.find_links, name),
+            )
             for name, state in states.items()
         }
         await self.change(Record(), before=before)
@@ -219,9 +225,9 @@ class UnitControl:
 
     async def enable(self, units: Iterable[str]) -> None:
         """Start these at boot from now on, as far as their [Install] sections say so."""
-        found = [name for name in units if await self.systemd.enablement(name) in _NOT_ENABLED]
-        if found:
-            await self.systemd.enable(found)
+        # those that are enabled, too: their [Install] sections may be others now
+        found = [name for name in units if await self.systemd.enablement(name) in _ENABLEABLE]
+        if found and await self.systemd.enable(found):
             self.log.line(f"{', '.join(found)}: enabled")
 
     async def start_one(self, service: Service, old: Collection[str]) -> tuple[str, Started]:

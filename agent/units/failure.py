@@ -51,7 +51,7 @@ def find_trouble(state: UnitState, started: Started, now: float) -> str:
         if started.invocation and state.invocation != started.invocation:
             return f"it was restarted by somebody else, within {seconds:.1f} s of its start"
         return ""
-    if is_done(state):
+    if is_done(state) or _runs_again(state):
         return ""
     if not state.is_known:
         return "there is no such unit any more"
@@ -62,12 +62,14 @@ def find_trouble(state: UnitState, started: Started, now: float) -> str:
             return "a Condition…= of it is not met, so systemd did not start it"
         if not state.exit_kind:
             return f"it was stopped by somebody else, within {seconds:.1f} s of its start"
+    if state.main_ended > state.main_began > 0:
+        return f"{how_it_ended(state)} after {(state.main_ended - state.main_began) / 1e6:.1f} s"
     return f"{how_it_ended(state)}, within {seconds:.1f} s of its start"
 
 
 def find_fault(state: UnitState) -> str:
     """Why a unit that should run does not, in one line with its name; "" if it does."""
-    if is_up(state) or is_done(state):
+    if is_up(state) or is_done(state) or _runs_again(state):
         return ""
     if not state.is_known:
         return f"there is no {state.name} on this host"
@@ -80,6 +82,11 @@ def find_fault(state: UnitState) -> str:
 def is_up(state: UnitState) -> bool:
     """Whether it was started and is ready."""
     return state.active in ("active", "reloading")
+
+
+def _runs_again(state: UnitState) -> bool:
+    """Whether it is one that runs once, and does: a timer may start it at any time."""
+    return state.kind == "oneshot" and state.active == "activating" and state.sub == "start"
 
 
 def has_begun(state: UnitState) -> bool:

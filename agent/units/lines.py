@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from agent.model.errors import AgentError
 from agent.system import deployment_log, journal_reader
-from agent.system.deployment_log import DeploymentLog, HookOutput
+from agent.system.deployment_log import DeploymentLog
 from agent.system.journal_export import Entry
 
 _LIMIT_BYTES = 2**20  # of one unit, in one step
 _SHOWN_LINES = 10
 _SHOWN_CHARACTERS = 400
 _EXIT_KINDS = {"exited": 1, "killed": 2, "dumped": 3}  # si_code of waitid(2)
-_FIELDS = ("MESSAGE", "UNIT", "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "_COMM", "_PID")
+_FIELDS = ("MESSAGE", "UNIT", "_SYSTEMD_UNIT")
 
 
 class UnitLines:
@@ -60,10 +60,8 @@ class UnitLines:
         for entry in entries:
             by_itself = _text(entry, "_SYSTEMD_UNIT")
             unit = by_itself if by_itself in self._outputs else _text(entry, "UNIT")
-            output: HookOutput | None = self._outputs.get(unit)
-            if output is not None:
-                who = _text(entry, "SYSLOG_IDENTIFIER") or _text(entry, "_COMM") or "journal"
-                output.write(who, entry.message + b"\n")
+            if unit in self._outputs:
+                self._outputs[unit].write_lines([(entry.seconds, entry.message)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.system import durable
-from agent.system.systemd import UnitState
 
 NAME = "units.json"
 
@@ -21,12 +20,16 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """One unit as it was. enablement: as `systemctl is-enabled` says it. See UnitState."""
+    """One unit as it was: see UnitState.
+
+    enablement: as `systemctl is-enabled` says it. links: those that `enable` makes, by path.
+    """
 
     active: str
     sub: str
     enablement: str
     invocation: str
+    links: tuple[str, ...] = ()
 
     @property
     def was_running(self) -> bool:
@@ -67,11 +70,6 @@ class Record:
     cursor: str = ""
 
 
-def before(state: UnitState, enablement: str) -> Before:
-    """What is to be kept of a unit's state."""
-    return Before(state.active, state.sub, enablement, state.invocation)
-
-
 def boot_id() -> str:
     """The id of this boot (random(4)); blocks."""
     return _BOOT_ID.read_text().strip()
@@ -85,7 +83,10 @@ def load(work_dir: Path) -> Record | None:
         if found["level"] != _LEVEL:
             raise ValueError(f"its format level is {found['level']}, not {_LEVEL}")
         return Record(
-            before={name: Before(**each) for name, each in found["before"].items()},
+            before={
+                name: Before(**{**each, "links": tuple(each["links"])})
+                for name, each in found["before"].items()
+            },
             reload_due=found["reload_due"],
             started={name: Started(**each) for name, each in found["started"].items()},
             boot=found["boot"],

@@ -6,24 +6,26 @@ enabled at that time.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 
 from agent.model.appspec import Service
-from agent.model.errors import AgentError
-from agent.units import failure
+from agent.model.errors import AgentError, Code, from_os_error
+from agent.units import failure, unitfiles
 from agent.units.control import ENABLED, UnitControl
 from agent.units.lines import UnitLines
 from agent.units.record import Before
 
 
 async def undo_start(units: UnitControl, services: Mapping[str, Service]) -> None:
-    """Stop the new revision's, and disable those that were not enabled; raises AgentError."""
+    """Stop what was started, and enable no more what was not enabled; raises AgentError.
+
+    services: by unit, for their time limits.
+    """
     await stop_strangers(units, services)
-    before = (await units.load()).before
-    # while their files are there: without them it cannot be done
-    await units.disable(
-        unit for unit in services if unit in before and before[unit].enablement not in ENABLED
-    )
+    await _remove_links(units)
 
 
 async def stop_strangers(units: UnitControl, services: Mapping[str, Service]) -> None:
@@ -31,24 +33,49 @@ async def stop_strangers(units: UnitControl, services: Mapping[str, Service]) ->
 
     That is what this deployment started, and what a boot in between started, or is about to.
     """
-    before = (await units.load()).before
-    for unit, service in services.items():
-        if unit in before:
-            state = await units.systemd.state(unit)
-            was = before[unit]
-            is_as_before = was.was_running and was.invocation == state.invocation
-            if not (state.is_running and is_as_before):
-                await units.stop_one(service)
+    for unit, was in (await units.load()).before.items():
+        state = await units.systemd.state(unit)
+        is_as_before = was.was_running and was.invocation == state.invocation
+        if not (state.is_running and is_as_before):
+            await units.stop_one(services.get(unit, Service(unit=unit)))
+
+
+async def _remove_links(units: UnitControl) -> None:
+    """Remove the links that were not there: of units, and of what an [Install] section added.
+
+    `systemctl disable` would remove those of before as well, and needs the unit's file.
+    """
+    if await asyncio.to_thread(_remove_new_links, (await units.load()).before):
+        await units.reload()
+
+
+def _remove_new_links(before: Mapping[str, Before]) -> bool:
+    """Whether there were any."""
+    found = [
+        path
+        for unit, was in before.items()
+        for path in {*unitfiles.find_links(unit)} - {*was.links}
+    ]
+    for path in found:
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        except OSError as error:
+            raise from_os_error(error, f"remove {path}", code=Code.UNIT_FAILED) from error
+    return bool(found)
 
 
 async def put_back(units: UnitControl, services: Mapping[str, Service]) -> None:
     """Enablement and running state as recorded; raises AgentError after all were tried."""
     before = (await units.load()).before
     failures: list[AgentError] = []
-    enabled = [name for name, each in before.items() if each.enablement in ENABLED]
-    disabled = [name for name, each in before.items() if each.enablement == "disabled"]
+    enabled = [
+        unit
+        for unit, was in before.items()
+        if was.enablement in ENABLED and await units.systemd.enablement(unit) not in ENABLED
+    ]
+    await _try(failures, _remove_links(units))
     await _try(failures, units.enable(enabled))
-    await _try(failures, units.disable(disabled))
     for unit, was in before.items():
         service = services.get(unit, Service(unit=unit))
         await _try(failures, _put_back(units, service, was))

@@ -144,6 +144,18 @@ def find_on_host(unit: str) -> str:
     return ""
 
 
+def find_links(unit: str) -> tuple[str, ...]:
+    """What `systemctl enable` has made for a unit, by path: wants and aliases; blocks."""
+    found = []
+    for folder in map(Path, FOLDERS[:2]):
+        for kind in ("wants", "requires", "upholds"):
+            found += [path for path in folder.glob(f"*.{kind}/{unit}") if path.is_symlink()]
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_symlink() and path.name != unit and path.readlink().name == unit:
+                found.append(path)
+    return tuple(sorted(map(str, found)))
+
+
 def look_at(paths: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
     """What tells by each path whether the file there is another one; blocks."""
     found: dict[str, tuple[int, ...] | None] = {}

@@ -11,6 +11,7 @@ from tests.host import unit_bundle
 from tests.host.bundles import Hook
 from tests.host.deb_host import DebHost
 from tests.host.unit_bundle import UNIT, UnitWeb, service
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_a_unit_alone_is_enough(deb_host: DebHost) -> None:
     assert state(deb_host) == ("active", "enabled")
     assert reloads(deb_host) == before + 1
     assert deb_host.show(WEB, "Description") == "web 2"
-    assert "web.service [server] begins, version 2" in deb_host.agentctl("logs", "last").stdout
+    assert "web.service [output] begins, version 2" in deb_host.agentctl("logs", "last").stdout
     status = json.loads(deb_host.agentctl("status", "--json").stdout)
     health = status["applications"][0]["health"]
     (unit,) = health["units"]
@@ -269,6 +270,40 @@ def test_from_hooks_to_units(deb_host: DebHost) -> None:
     assert deb_host.installed() == before
     deb_host.deploy_good(UnitWeb("3"))
     assert state(deb_host) == ("active", "enabled")
+
+
+ALSO_TIMERS = "[Install]\nWantedBy=timers.target"
+
+
+def test_an_install_section_that_says_more(serving_host: DebHost) -> None:
+    before = serving_host.installed()
+    more = "/etc/systemd/system/timers.target.wants/web.service"
+    view = serving_host.deploy(UnitWeb("2", does=unit_bundle.ENDS, more=ALSO_TIMERS))
+    assert_put_back(serving_host, view, before)
+    serving_host.deploy_good(UnitWeb("3", more=ALSO_TIMERS))
+    assert more in serving_host.installed()
+
+
+def test_a_hook_enables_the_unit_and_fails(deb_host: DebHost) -> None:
+    before = deb_host.installed()
+    fails = Hook("#!/bin/sh\nsystemctl enable --now web.service\nexit 1\n")
+    view = deb_host.deploy(UnitWeb("1", hooks={"AfterInstall": fails}))
+    assert view["outcome"] == "rolled_back", view
+    assert deb_host.installed() == before
+    assert state(deb_host) == ("inactive", "")
+    assert "/opt/web/server" not in " ".join(deb_host.processes())
+
+
+def test_an_abort_while_a_unit_starts(serving_host: DebHost) -> None:
+    before = serving_host.installed()
+    slow = (service(start_timeout="60s"),)
+    never = UnitWeb("2", does=unit_bundle.NEVER_READY, more="Type=notify", services=slow)
+    deployment_id = serving_host.request(never)
+    wait_until(lambda: serving_host.show(WEB, "ActiveState") == "activating", 20)
+    assert serving_host.agentctl("abort", "--now").returncode == 0
+    view = serving_host.wait_for_outcome(deployment_id)
+    assert view["outcome"] == "aborted", view
+    assert_put_back(serving_host, {**view, "outcome": "rolled_back"}, before)
 
 
 def test_a_timer_and_what_it_starts(deb_host: DebHost) -> None:
