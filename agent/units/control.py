@@ -154,8 +154,8 @@ class UnitControl:
         """Stop one, also one that is only about to start; see stop()."""
         unit, began = service.unit, time.monotonic()
         was = await self.systemd.state(unit)
-        if not was.is_known:
-            return ""
+        if not was.is_known and was.active == "inactive":
+            return ""  # without its file, it may run all the same
         note = ""
         try:
             await self.systemd.stop(unit, timeout_seconds=service.stop_timeout_seconds)

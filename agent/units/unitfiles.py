@@ -28,6 +28,7 @@ _SUFFIXES = frozenset(
         *("service", "socket", "timer", "path", "target", "mount", "automount", "slice", "swap"),
     )
 )
+_WANTING = (".wants", ".requires", ".upholds")
 _CHANGING = (Action.ADD, Action.REPLACE, Action.REMOVE)
 _ABSENT = (Action.REMOVE, Action.RETAIN, Action.CONFLICT)
 _GONE = 3  # `ours` of a path that this revision has not any more
@@ -145,13 +146,17 @@ def find_on_host(unit: str) -> str:
 
 
 def find_links(unit: str) -> tuple[str, ...]:
-    """What `systemctl enable` has made for a unit, by path: wants and aliases; blocks."""
+    """What `systemctl enable` has made for a unit, by path: wants and aliases; blocks.
+
+    Also where the unit itself is gone.
+    """
     found = []
     for folder in map(Path, FOLDERS[:2]):
-        for kind in ("wants", "requires", "upholds"):
-            found += [path for path in folder.glob(f"*.{kind}/{unit}") if path.is_symlink()]
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.is_symlink() and path.name != unit and path.readlink().name == unit:
+            if path.suffix in _WANTING and path.is_dir():
+                if (path / unit).is_symlink():
+                    found.append(path / unit)
+            elif path.is_symlink() and path.name != unit and path.readlink().name == unit:
                 found.append(path)
     return tuple(sorted(map(str, found)))
 

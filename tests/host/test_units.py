@@ -285,6 +285,7 @@ def test_an_install_section_that_says_more(serving_host: DebHost) -> None:
 
 
 def test_a_hook_enables_the_unit_and_fails(deb_host: DebHost) -> None:
+    deb_host.host.path("/opt/web").mkdir()
     before = deb_host.installed()
     fails = Hook("#!/bin/sh\nsystemctl enable --now web.service\nexit 1\n")
     view = deb_host.deploy(UnitWeb("1", hooks={"AfterInstall": fails}))
