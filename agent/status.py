@@ -113,7 +113,6 @@ class StatusView:
             units = await self._units(appspec)
         except AgentError as error:
             return _health("unknown", error.message)
-        units = await self._units(appspec)
         health = await self._ask(appspec, current.revision.version)
         down = next((each["trouble"] for each in units if each["trouble"]), "")
         if down:

@@ -6,6 +6,7 @@ used here. systemctl(1), systemd-run(1), org.freedesktop.systemd1(5) for the pro
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from agent.system.process import SEARCH_PATH, Command, Completed
 
 _ASK_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
+_PAUSES = (0.2, 1.0)  # PID 1 does not answer while it is upgraded (daemon-reexec)
 
 _NUMBERS = ("main_pid", "exit_kind", "exit_status", "main_began", "main_ended", "restarts")
 _PROPERTIES = {
@@ -123,6 +125,11 @@ class Systemd:
             return {}
         argv = ["systemctl", "show", "--no-pager", "-p", ",".join(_PROPERTIES), "--", *wanted]
         answer = await process.capture(argv, timeout_seconds=_ASK_SECONDS)
+        for pause in _PAUSES:
+            if answer.code == 0:
+                break
+            await asyncio.sleep(pause)
+            answer = await process.capture(argv, timeout_seconds=_ASK_SECONDS)
         if answer.code != 0:
             raise _failed(f"ask systemd about {', '.join(wanted)}", answer.err)
         # one block for each name, in the order asked; within a block systemd has its own order
@@ -224,6 +231,8 @@ def verify_blocking(paths: Sequence[Path]) -> list[str]:
     """
     argv = ["systemd-analyze", "verify", "--man=no", "--", *map(str, paths)]
     answer = process.capture_blocking(argv, timeout_seconds=_ASK_SECONDS)
+    if answer.code not in (0, 1):  # 1: it found something
+        raise _failed("verify unit files", answer.err)
     return [line for line in answer.err.splitlines() if line.strip()]
 
 

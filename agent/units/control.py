@@ -271,4 +271,7 @@ class UnitControl:
         try:
             return await watching.during(work, seconds=seconds)
         finally:
-            await self.change(known, cursor=watching.cursor)
+            try:
+                await self.change(known, cursor=watching.cursor)
+            except AgentError as error:  # at worst, some lines are shown twice
+                self.log.line(f"warning: {error.message}")

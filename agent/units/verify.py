@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from agent.model.errors import Code, from_os_error
+from agent.model.errors import AgentError, Code, from_os_error
 from agent.system import systemd
 from agent.units import unitfiles
 from agent.units.unitfiles import Role, UnitFile
@@ -54,7 +54,10 @@ def verify(files: Sequence[UnitFile], tree: Path, scratch: Path) -> list[Finding
         units = sorted(path for path in places if os.path.dirname(path) == str(scratch))
         if not units:
             return []
-        lines = systemd.verify_blocking([Path(path) for path in units])
+        try:
+            lines = systemd.verify_blocking([Path(path) for path in units])
+        except AgentError as error:
+            return [Finding(Kind.OTHER, "", f"the unit files are not verified: {error.message}")]
         return judge(lines, places, [os.path.basename(path) for path in units])
     except OSError as error:
         raise from_os_error(error, "verify the unit files", code=Code.PLAN_REFUSED) from error
