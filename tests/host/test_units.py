@@ -62,6 +62,16 @@ def test_a_unit_alone_is_enough(deb_host: DebHost) -> None:
     assert (unit["unit"], unit["active"], unit["enablement"]) == (WEB, "active", "enabled")
 
 
+def test_no_reload_where_no_unit_file_changes(deb_host: DebHost) -> None:
+    same = {WEB: UNIT.format(version="any", more="")}
+    deb_host.deploy_good(UnitWeb("1", units=same))
+    before = reloads(deb_host)
+    deb_host.deploy_good(UnitWeb("2", units=same))
+    assert deb_host.deploy(UnitWeb("3", units=same, does=unit_bundle.ENDS))["failure"]
+    assert deb_host.serving() == "2"
+    assert reloads(deb_host) == before
+
+
 def test_status_tells_of_a_unit_that_is_down(serving_host: DebHost) -> None:
     serving_host.host.run("systemctl", "stop", WEB)
     said = serving_host.agentctl("status")
@@ -117,7 +127,7 @@ def test_status_tells_of_a_unit_that_is_down(serving_host: DebHost) -> None:
     ],
 )
 def test_a_unit_that_fails(serving_host: DebHost, web: UnitWeb, words: str, evidence: str) -> None:
-    before = serving_host.installed()
+    before, were = serving_host.installed(), reloads(serving_host)
     view = serving_host.deploy(web)
     failure = view["failure"]
     assert failure["code"] == "unit-failed"
@@ -125,6 +135,7 @@ def test_a_unit_that_fails(serving_host: DebHost, web: UnitWeb, words: str, evid
     assert words in failure["message"]
     assert evidence in "\n".join(failure["evidence"])
     assert view["seconds"] < 15  # and not after the 30 s in which it might have become healthy
+    assert reloads(serving_host) == were + 2  # the install's, and the undo's
     assert_put_back(serving_host, view, before)
 
 
@@ -305,6 +316,17 @@ def test_an_abort_while_a_unit_starts(serving_host: DebHost) -> None:
     view = serving_host.wait_for_outcome(deployment_id)
     assert view["outcome"] == "aborted", view
     assert_put_back(serving_host, {**view, "outcome": "rolled_back"}, before)
+
+
+def test_two_of_a_template(deb_host: DebHost) -> None:
+    one, two = "worker@1.service", "worker@2.service"
+    units = {"worker@.service": SLEEPS}
+    services = (service(), {"unit": one}, {"unit": two})
+    deb_host.deploy_good(UnitWeb("1", units=units, services=services))
+    assert state(deb_host, one) == state(deb_host, two) == ("active", "enabled")
+    deb_host.deploy_good(UnitWeb("2", units=units, services=services[:2]))
+    assert state(deb_host, one) == ("active", "enabled")
+    assert state(deb_host, two) == ("inactive", "disabled")
 
 
 def test_a_timer_and_what_it_starts(deb_host: DebHost) -> None:
