@@ -6,8 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from agent.system.deployment_log import DeploymentLog
 from agent.system.systemd import Systemd, UnitState
 from agent.units import failure, record, unitfiles, watch
 from agent.units.lines import UnitLines
-from agent.units.record import Before, Record, Started
+from agent.units.record import Before, Record, Scene, Started
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +42,6 @@ _DONE = {
     Choice.RESTART: "restarted",
     Choice.LEAVE: "left as a hook has started it",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """How it was just before the ApplicationStart hooks: by unit, its invocation while it ran.
-
-    cursor: the journal's newest entry, "" where the journal cannot be read.
-    """
-
-    invocations: Mapping[str, str]
-    cursor: str
 
 
 def with_units(appspec: AppSpec) -> tuple[Service, ...]:
@@ -190,7 +178,10 @@ class UnitControl:
     # start
 
     async def look(self, services: Sequence[Service]) -> Scene:
-        """How it is before the hooks that may start the units."""
+        """How it is before the hooks that may start the units; saved once in a deployment."""
+        known = await self.load()
+        if known.scene is not None:
+            return known.scene  # the agent was restarted in this step, and goes on with it
         states = await self.systemd.states(each.unit for each in services)
         try:
             cursor = await journal_reader.newest_cursor()
@@ -198,7 +189,9 @@ class UnitControl:
             logger.warning("what units say is not shown: %s", error.message)
             cursor = ""
         running = {name: each.invocation for name, each in states.items() if each.is_running}
-        return Scene(running, cursor)
+        scene = Scene(running, cursor)
+        await self.change(known, scene=scene)
+        return scene
 
     async def start(self, services: Sequence[Service], scene: Scene) -> str:
         """Enable and start them in their order; what was done with each. Raises AgentError."""

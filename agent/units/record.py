@@ -52,11 +52,23 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Scene:
+    """How it was just before the ApplicationStart hooks: by unit, its invocation while it ran.
+
+    cursor: the journal's newest entry, "" where the journal cannot be read.
+    """
+
+    invocations: Mapping[str, str]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Saved as <work_dir>/units.json.
 
     before:     by unit, of the revision that is replaced and of the new one.
     reload_due: unit files may be other ones than systemd has read.
+    scene:      None until the start step began.
     started:    by unit, what the start step started, in `boot`.
     boot:       the kernel's id of the boot in which that was; units that are enabled are started
                 anew by the next one.
@@ -65,6 +77,7 @@ class Record:
 
     before: Mapping[str, Before] = field(default_factory=dict)
     reload_due: bool = False
+    scene: Scene | None = None
     started: Mapping[str, Started] = field(default_factory=dict)
     boot: str = ""
     cursor: str = ""
@@ -88,6 +101,7 @@ def load(work_dir: Path) -> Record | None:
                 for name, each in found["before"].items()
             },
             reload_due=found["reload_due"],
+            scene=Scene(**found["scene"]) if found["scene"] else None,
             started={name: Started(**each) for name, each in found["started"].items()},
             boot=found["boot"],
             cursor=found["cursor"],

@@ -37,6 +37,12 @@ def reloads(host: DebHost) -> int:
     return sum(text == "Reloading." or text.startswith("Reloading...") for text in found)
 
 
+def times_begun(host: DebHost, version: str) -> int:
+    """How often a process of this version was started in this boot."""
+    said = host.host.journal(f"_SYSTEMD_UNIT={WEB}", "-b")
+    return sum(entry["MESSAGE"] == f"begins, version {version}" for entry in said)
+
+
 def assert_put_back(host: DebHost, view: dict[str, Any], before: dict[str, str]) -> None:
     assert view["outcome"] == "rolled_back", view
     assert host.installed() == before
@@ -260,9 +266,7 @@ def test_a_hook_that_starts_the_unit_itself(serving_host: DebHost) -> None:
     view = serving_host.deploy_good(UnitWeb("2", hooks=start))
     (step,) = (step for step in view["steps"] if step["name"] == "start")
     assert "hook" in step["note"]
-    said = serving_host.host.journal("_SYSTEMD_UNIT=web.service", "-b")
-    begun = [entry for entry in said if entry["MESSAGE"] == "begins, version 2"]
-    assert len(begun) == 1
+    assert times_begun(serving_host, "2") == 1
 
 
 def test_from_hooks_to_units(deb_host: DebHost) -> None:
@@ -327,6 +331,18 @@ def test_two_of_a_template(deb_host: DebHost) -> None:
     deb_host.deploy_good(UnitWeb("2", units=units, services=services[:2]))
     assert state(deb_host, one) == ("active", "enabled")
     assert state(deb_host, two) == ("inactive", "disabled")
+
+
+def test_the_agent_is_restarted_while_a_unit_starts(serving_host: DebHost) -> None:
+    serving_host.configure("short", "shutdown: 0.2s\n")
+    late = UnitWeb("2", does=unit_bundle.READY_LATE, more="Type=notify")
+    deployment_id = serving_host.request(late)
+    wait_until(lambda: serving_host.show(WEB, "ActiveState") == "activating", 20)
+    serving_host.host.run("systemctl", "restart", "deploy-agent")
+    view = serving_host.wait_for_outcome(deployment_id)
+    assert view["outcome"] == "succeeded", view
+    assert serving_host.serving() == "2"
+    assert times_begun(serving_host, "2") == 1
 
 
 def test_a_timer_and_what_it_starts(deb_host: DebHost) -> None:

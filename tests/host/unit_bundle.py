@@ -30,6 +30,10 @@ http.server.ThreadingHTTPServer(("", 8080), Endpoint).serve_forever()
 SERVES = ""
 ENDS = "print('no database: giving up', flush=True); sys.exit(3)"
 NEVER_READY = "signal.pause()"
+READY_LATE = """import socket, time
+time.sleep(4)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+"""
 IS_DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 ENDS_LATER = "threading.Timer(1.5, lambda: os._exit(4)).start()"
 

@@ -9,7 +9,7 @@ import pytest
 from agent.system.systemd import UnitState
 from agent.units import control, failure, record
 from agent.units.control import Choice
-from agent.units.record import Before, Record, Started
+from agent.units.record import Before, Record, Scene, Started
 
 UP = UnitState("a.service", "simple", "loaded", "active", "running", invocation="1")
 STARTED = Started("1", 0, 100.0)
@@ -92,6 +92,7 @@ def test_record_outlives(tmp_path: Path) -> None:
     saved = Record(
         before={"a.service": Before("active", "running", "enabled", "1")},
         reload_due=True,
+        scene=Scene({"a.service": "0"}, "s=0"),
         started={"a.service": STARTED},
         boot="b",
         cursor="s=1",
