@@ -178,6 +178,12 @@ def _summary(plan: sqlite3.Connection) -> Summary:
     )
 
 
+def summarize(path: Path) -> Summary:
+    """The summary of a plan to which others may have added what they found."""
+    with planfile.opened(path) as plan:
+        return _summary(plan)
+
+
 def refuse(path: Path) -> None:
     """Raise AgentError (PLAN_REFUSED) that lists every conflict and problem, if there is one."""
     with planfile.opened(path) as plan:

@@ -12,11 +12,7 @@ from agent.formats.yamldoc import Path
 from agent.model.appspec import Match, Service, StatusCheck
 from agent.model.errors import AgentError
 
-_NOT_YET = (
-    "unit",
-    "consul",
-    "environment",
-)  # checked, but nothing acts on them yet
+_NOT_YET = ("consul", "environment")  # checked, but nothing acts on them yet
 
 
 def build_services(value: object, found: Findings) -> tuple[Service, ...]:
@@ -30,6 +26,12 @@ def build_services(value: object, found: Findings) -> tuple[Service, ...]:
             message = f"{wording.name(unit)} is there twice, in entries {seen[unit] + 1} and"
             found.error((*path, "unit"), f"{message} {index + 1}", "make one entry of them")
         seen.setdefault(unit, index)
+        if "@." in unit:
+            found.error(
+                (*path, "unit"),
+                f"{wording.name(unit)} is a template, which cannot be started",
+                f"name what runs: {unit.replace('@.', '@1.')}",
+            )
         for key in _NOT_YET:
             if key in entry:
                 message = "is checked and kept, but nothing acts on it in this version"
@@ -40,7 +42,7 @@ def build_services(value: object, found: Findings) -> tuple[Service, ...]:
                 status=_status((*path, "status"), entry.get("status"), found),
                 consul=_section(entry.get("consul")),
                 environment=_section(entry.get("environment")),
-                **_durations(entry, "stop_timeout"),
+                **_durations(entry, "stop_timeout", "start_timeout"),
             )
         )
     return tuple(services)

@@ -102,6 +102,7 @@ class Service:
 
     unit: str = ""
     stop_timeout_seconds: float = 30.0
+    start_timeout_seconds: float = 90.0
     status: StatusCheck | None = None
     consul: dict[str, object] | None = None
     environment: dict[str, object] | None = None

@@ -6,6 +6,7 @@ used here. systemctl(1), systemd-run(1), org.freedesktop.systemd1(5) for the pro
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from agent.system.process import SEARCH_PATH, Command, Completed
 
 _ASK_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
+_PAUSES = (0.2, 1.0)  # PID 1 does not answer while it is upgraded (daemon-reexec)
 
 _NUMBERS = ("main_pid", "exit_kind", "exit_status", "main_began", "main_ended", "restarts")
 _PROPERTIES = {
     "Id": "name",
+    "Type": "kind",
     "LoadState": "load",
     "ActiveState": "active",
     "SubState": "sub",
@@ -28,6 +31,7 @@ _PROPERTIES = {
     "MainPID": "main_pid",
     "ExecMainCode": "exit_kind",
     "ExecMainStatus": "exit_status",
+    "ConditionResult": "condition",
     "ExecMainStartTimestampMonotonic": "main_began",
     "ExecMainExitTimestampMonotonic": "main_ended",
     "NRestarts": "restarts",
@@ -43,19 +47,23 @@ _PROPERTIES = {
 class UnitState:
     """One unit as PID 1 sees it, with systemd's own words.
 
+    kind:       Type= of a service; "" for other units.
     load:       loaded, not-found, bad-setting, masked, …
     active:     active, reloading, inactive, failed, activating, deactivating.
     result:     success, exit-code, signal, timeout, start-limit-hit, oom-kill, …
     exit_kind:  si_code of waitid(2): 1 exited, 2 killed, 3 dumped; 0 while it has not ended.
     exit_status: exit code or signal number of the main process, by exit_kind.
+    condition:  "no" if a Condition…= kept it from its last start, or it was never started.
     main_began, main_ended: of the main process, in microseconds of CLOCK_MONOTONIC; 0 is never.
     invocation: a new one for every start.
     cgroup:     its path in the cgroup hierarchy, "" while nothing of it runs.
     fragment:   the path of its unit file, "" where there is none.
-    file_state: enabled, disabled, static, …; "" where there is no unit file.
+    file_state: enabled, disabled, static, …; "" where there is no unit file. PID 1 keeps it for as
+                long as it knows the unit: ask enablement() for what is so.
     """
 
     name: str
+    kind: str = ""
     load: str = "not-found"
     active: str = "inactive"
     sub: str = "dead"
@@ -63,6 +71,7 @@ class UnitState:
     main_pid: int = 0
     exit_kind: int = 0
     exit_status: int = 0
+    condition: str = ""
     main_began: int = 0
     main_ended: int = 0
     restarts: int = 0
@@ -116,6 +125,11 @@ class Systemd:
             return {}
         argv = ["systemctl", "show", "--no-pager", "-p", ",".join(_PROPERTIES), "--", *wanted]
         answer = await process.capture(argv, timeout_seconds=_ASK_SECONDS)
+        for pause in _PAUSES:
+            if answer.code == 0:
+                break
+            await asyncio.sleep(pause)
+            answer = await process.capture(argv, timeout_seconds=_ASK_SECONDS)
         if answer.code != 0:
             raise _failed(f"ask systemd about {', '.join(wanted)}", answer.err)
         # one block for each name, in the order asked; within a block systemd has its own order
@@ -141,13 +155,26 @@ class Systemd:
         """Stop a unit; one that does not run is fine. Raises AgentError, also when time is up."""
         await self._change("stop", name, timeout_seconds)
 
-    async def enable(self, name: str) -> None:
-        """Start it at boot from now on; raises AgentError."""
-        await self._change("enable", name, _ASK_SECONDS, "--no-reload")
+    async def enablement(self, name: str) -> str:
+        """What the disk says: enabled, disabled, static, masked, …; "" without a unit file."""
+        argv = ["systemctl", "is-enabled", "--", name]
+        said = (await process.capture(argv, timeout_seconds=_ASK_SECONDS)).out
+        return "" if said == "not-found" else said.partition("\n")[0]
 
-    async def disable(self, name: str) -> None:
-        """Do not start it at boot any more; raises AgentError."""
-        await self._change("disable", name, _ASK_SECONDS, "--no-reload")
+    async def enable(self, names: Sequence[str]) -> bool:
+        """Start them at boot from now on; whether that changed anything. Raises AgentError.
+
+        Then PID 1 reads its unit files again, or `systemctl status` would tell the old state.
+        """
+        said = await self._switch("enable", names)
+        if said:
+            await self.reload()
+        return bool(said)
+
+    async def disable(self, names: Sequence[str]) -> None:
+        """Do not start them at boot any more, and reload once; raises AgentError."""
+        if await self._switch("disable", names):
+            await self.reload()
 
     async def reset_failed(self, name: str) -> None:
         """Forget that it failed, and how often it was started; no word where it had not."""
@@ -179,9 +206,16 @@ class Systemd:
             raise _failed(f"start {unit.name}", said)
         return completed
 
-    async def _change(self, verb: str, name: str, timeout_seconds: float, *options: str) -> None:
-        argv = ["systemctl", *options, verb, "--", name]
-        completed, said = await self._run(argv, timeout_seconds)
+    async def _switch(self, verb: str, names: Sequence[str]) -> str:
+        """What it says: a line for each link that it made or removed."""
+        argv = ["systemctl", "--no-reload", verb, "--", *names]
+        completed, said = await self._run(argv, _ASK_SECONDS)
+        if completed.exit_code != 0:
+            raise _failed(f"{verb} {', '.join(names)}", said)
+        return said
+
+    async def _change(self, verb: str, name: str, timeout_seconds: float) -> None:
+        completed, said = await self._run(["systemctl", verb, "--", name], timeout_seconds)
         if completed.timed_out:
             raise _failed(f"{verb} {name}", f"it took longer than {timeout_seconds:g} s")
         if completed.exit_code != 0:
@@ -204,6 +238,8 @@ def verify_blocking(paths: Sequence[Path]) -> list[str]:
     """
     argv = ["systemd-analyze", "verify", "--man=no", "--", *map(str, paths)]
     answer = process.capture_blocking(argv, timeout_seconds=_ASK_SECONDS)
+    if answer.code not in (0, 1):  # 1: it found something
+        raise _failed("verify unit files", answer.err)
     return [line for line in answer.err.splitlines() if line.strip()]
 
 

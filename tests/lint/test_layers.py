@@ -18,6 +18,7 @@ LAYERS = (
     ("formats",),
     ("system",),
     ("archive", "files", "hooks"),
+    ("units",),
     ("store", "sources"),
     ("steps",),
     ("lifecycle",),

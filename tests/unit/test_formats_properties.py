@@ -202,6 +202,7 @@ SERVICES = st.builds(
     Service,
     unit=NAMES.map("{}.service".format),
     stop_timeout_seconds=st.integers(1, 900).map(float),
+    start_timeout_seconds=st.integers(1, 900).map(float),
     status=st.none() | STATUSES,
 )
 
@@ -276,6 +277,7 @@ def _service(service: Service) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "unit": service.unit,
         "stop_timeout": f"{service.stop_timeout_seconds:.0f}s",
+        "start_timeout": service.start_timeout_seconds,
     }
     if service.status:
         tree["status"] = {
