@@ -15,8 +15,9 @@ from aiohttp import web
 
 from agent import planning, views
 from agent.equipment import Equipment
-from agent.model.deployment import Deployment, Revision, Trigger
+from agent.model.deployment import Deployment, Revision, Status, Trigger
 from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
+from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.status import StatusView
@@ -162,7 +163,7 @@ class Api:
                     yield {"line": line}
                 if found:
                     continue
-                if not follow or saved.ended_at:
+                if not follow or saved.status in (Status.DONE, Status.FAILED):
                     return
                 await self._queue.wait_for_change(_EVENT_SECONDS)
 
@@ -258,10 +259,21 @@ class Api:
         now = time.time()
         hold = Hold(reason, request["by"], now, None if seconds is None else now + seconds)
         await asyncio.to_thread(self._state.save_hold, hold)
+        logger.warning(
+            "deployments are held by %s: %s",
+            hold.by,
+            reason,
+            extra={"fields": {"MESSAGE_ID": Message.HELD}},
+        )
         return _json({"hold": views.hold_view(hold)})
 
-    async def _unhold(self, _request: web.Request) -> web.Response:
+    async def _unhold(self, request: web.Request) -> web.Response:
         await asyncio.to_thread(self._state.save_hold, None)
+        logger.info(
+            "the hold is lifted by %s",
+            request["by"],
+            extra={"fields": {"MESSAGE_ID": Message.UNHELD}},
+        )
         return _json({"hold": None})
 
 
@@ -279,7 +291,12 @@ async def _answer_errors(request: web.Request, handler: Route) -> web.StreamResp
             _bad_request(f"{request.method} {request.path}: {error.reason}"), error.status
         )
     except Exception as error:
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception(
+            "%s %s failed",
+            request.method,
+            request.path,
+            extra={"fields": {"MESSAGE_ID": Message.INTERNAL_ERROR}},
+        )
         internal = AgentError(
             f"cannot answer: internal error {type(error).__name__}: {error}",
             code=Code.INTERNAL,

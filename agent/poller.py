@@ -10,6 +10,7 @@ from typing import Protocol
 
 from agent.model.deployment import Deployment, Outcome, Revision, Trigger
 from agent.model.errors import AgentError, Code
+from agent.model.messages import Message
 from agent.queue import DeploymentQueue
 from agent.store.state import State
 
@@ -35,7 +36,11 @@ class Source(Protocol):
 
 
 class Poller:
-    """Polls one source. `decision` and `problem` are what status shows of it."""
+    """Polls one source. `decision` and `problem` are what status shows of it.
+
+    asking_since: when the question that is not answered yet was asked (monotonic); None between
+    two questions.
+    """
 
     def __init__(
         self, source: Source, state: State, queue: DeploymentQueue, *, seconds: float
@@ -43,6 +48,7 @@ class Poller:
         self.source = source
         self.decision = "not asked yet"
         self.problem = ""
+        self.asking_since: float | None = None
         self._state = state
         self._queue = queue
         self._seconds = seconds
@@ -57,6 +63,7 @@ class Poller:
 
     async def poll_once(self) -> str:
         """Ask the source once and act on it; one sentence that says what was decided and why."""
+        problem_before, self.asking_since = self.problem, time.monotonic()
         try:
             desired = await asyncio.to_thread(self.source.desired)
             sentences = [await self._decide(revision) for revision in desired]
@@ -66,9 +73,13 @@ class Poller:
             self.problem = f"{error.message}. {error.remedy}"
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:
-            logger.exception("polling %s failed", self.source)
+            logger.exception("polling %s failed", self.source, extra=_kind(Message.INTERNAL_ERROR))
             self.problem = f"internal error {type(error).__name__}: {error}"
             self.decision = f"{self.source}: {self.problem}"
+        finally:
+            self.asking_since = None
+        if problem_before and not self.problem:
+            logger.info("%s answers again", self.source, extra=_kind(Message.SOURCE_RECOVERED))
         self._say(self.decision)
         return self.decision
 
@@ -106,9 +117,18 @@ class Poller:
         """Log a sentence when it is new, and once an hour while it stays."""
         now = time.monotonic()
         last = self._said.get(sentence)
-        if last is None or now - last > _SAY_AGAIN_SECONDS:
+        if last is not None and now - last <= _SAY_AGAIN_SECONDS:
+            return
+        self._said = {sentence: now}
+        if self.problem:
+            logger.warning("%s: %s", self.source, self.problem, extra=_kind(Message.SOURCE_PROBLEM))
+        else:
             logger.info("%s", sentence)
-            self._said = {sentence: now}
+        self._queue.notify()
+
+
+def _kind(message: Message) -> dict[str, dict[str, str]]:
+    return {"fields": {"MESSAGE_ID": message}}
 
 
 def _wait_seconds(attempts: list[Deployment]) -> float | None:

@@ -10,6 +10,7 @@ import time
 
 from agent import recovery, runner
 from agent.equipment import Equipment
+from agent.model import messages
 from agent.model.deployment import (
     Current,
     Deployment,
@@ -20,6 +21,7 @@ from agent.model.deployment import (
     new_deployment_id,
 )
 from agent.model.errors import AgentError, Code, Conflict, NotFound, from_os_error
+from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.record import Record
 from agent.system.deployment_log import DeploymentLog
@@ -70,10 +72,23 @@ class DeploymentQueue:
             created_at=time.time(),
         )
         for replaced in await asyncio.to_thread(self._equipment.state.request, deployment):
-            logger.info("%s: superseded by %s", replaced, deployment_id)
+            logger.info(
+                "%s: superseded by %s",
+                replaced,
+                deployment_id,
+                extra=_fields(deployment, Message.DEPLOYMENT_SUPERSEDED, DEPLOYMENT_ID=replaced),
+            )
+        logger.info(
+            "%s: %s %s asked for by %s",
+            deployment_id,
+            revision.application,
+            revision.version,
+            by,
+            extra=_fields(deployment, Message.DEPLOYMENT_REQUESTED),
+        )
         self._requested.add(deployment_id)
         self._work.set()
-        self._notify()
+        self.notify()
         return deployment
 
     async def rollback(self, application: str, version: str | None, *, by: str) -> Deployment:
@@ -131,7 +146,7 @@ class DeploymentQueue:
         """End a waiting deployment, or tell the running one to stop and undo. Raises Conflict."""
         if self.running is not None and self.running.deployment.id == deployment_id:
             self.running.abort(f"aborted by {by}", now=now)
-            self._notify()
+            self.notify()
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
         if deployment.status is not Status.PENDING:
@@ -144,7 +159,13 @@ class DeploymentQueue:
             deployment, status=Status.DONE, outcome=Outcome.ABORTED, ended_at=time.time()
         )
         await asyncio.to_thread(self._equipment.state.save, ended)
-        self._notify()
+        logger.info(
+            "%s: aborted by %s before it began",
+            deployment_id,
+            by,
+            extra=_fields(deployment, Message.ABORTED),
+        )
+        self.notify()
 
     async def abort_requested(self, *, by: str) -> None:
         """Abort what was asked for since the agent began; what recovery goes on with may end."""
@@ -167,18 +188,28 @@ class DeploymentQueue:
             try:
                 await self._run_one(unfinished[0])
             except runner.StopRequested:
-                logger.info("%s: left for the next start of the agent", unfinished[0].id)
+                logger.info(
+                    "%s: left for the next start of the agent",
+                    unfinished[0].id,
+                    extra=_fields(unfinished[0]),
+                )
                 return
             except AgentError as error:
                 # it could not even be begun, as state cannot be written: tried again, as status
                 # should go on telling of it
-                logger.error("%s: %s; %s", unfinished[0].id, error.message, error.remedy)
+                logger.error(
+                    "%s: %s; %s",
+                    unfinished[0].id,
+                    error.message,
+                    error.remedy,
+                    extra=_fields(unfinished[0], Message.STATE_PROBLEM),
+                )
                 await _wait(self._work, _BEGIN_AGAIN_SECONDS)
             finally:
                 self.running = None
                 self._ended.set()
                 self._ended = asyncio.Event()
-                self._notify()
+                self.notify()
 
     async def _run_one(self, deployment: Deployment) -> None:
         work_dir = self._layout.work_dir(deployment.id)
@@ -191,13 +222,12 @@ class DeploymentQueue:
             self._equipment.state,
             deployment,
             log=DeploymentLog(work_dir / "log"),
-            on_change=self._notify,
+            on_change=self.notify,
         )
         steps = list(record.steps.values())
         entry = recovery.choose_entry(deployment, steps, self._equipment.rows)
         self.running = runner.Run(self._equipment, record)
-        ended = await self.running.run(entry)
-        logger.info("%s: %s", ended.id, ended.outcome)
+        await self.running.run(entry)
 
     def stop(self) -> None:
         """Stop after the row that runs; the next start of the agent goes on from there."""
@@ -208,7 +238,8 @@ class DeploymentQueue:
 
     # watching
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wake those who watch: something is different now."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -219,6 +250,16 @@ class DeploymentQueue:
     async def wait_for_end(self, seconds: float) -> None:
         """Return when a deployment ends, at the latest after `seconds`."""
         await _wait(self._ended, seconds)
+
+
+def _fields(
+    deployment: Deployment, message: Message | None = None, **more: str
+) -> dict[str, dict[str, str]]:
+    """The `extra` of a log call about a deployment that has no log of its own at hand."""
+    named = {**messages.deployment_fields(deployment), **more}
+    if message is not None:
+        named["MESSAGE_ID"] = message
+    return {"fields": named}
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

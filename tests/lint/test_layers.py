@@ -27,7 +27,7 @@ LAYERS = (
     ("runner",),
     ("queue",),
     ("poller",),
-    ("status",),
+    ("status", "heartbeat"),
     ("api",),
     ("daemon",),
     ("__main__",),
@@ -51,6 +51,7 @@ LIBRARIES = {
     "aiohttp": ("agent/system/http.py",),
     "aiohttp.web": ("agent/api.py", "agent/daemon.py"),
     "psutil": ("agent/system/processes.py",),
+    "systemd": ("agent/system/journal.py",),
     "rich": ("agent/cli/progress.py",),
 }
 # (file, what it imports in a function): why
