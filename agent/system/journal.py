@@ -60,18 +60,18 @@ class JournalOutput(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
         given: Mapping[str, str] = getattr(record, "fields", {})
-        named = {name: _encodable(value) for name, value in given.items()}
         try:
+            named = {name: _encodable(value) for name, value in given.items()}
             sd_journal.send(
                 _encodable(self.format(record)),
                 PRIORITY=str(_priority(record.levelno)),
                 SYSLOG_IDENTIFIER=_IDENTIFIER,
                 CODE_FILE=record.pathname,
-                CODE_LINE=str(record.lineno),
+                CODE_LINE=record.lineno,
                 CODE_FUNC=record.funcName,
                 **named,
             )
-        except OSError:
+        except (OSError, ValueError, TypeError):  # a lost line must not be the end of the agent
             self.handleError(record)
 
 
