@@ -56,6 +56,10 @@ LIBRARIES = {
 }
 # (file, what it imports in a function): why
 LATE_IMPORTS = {
+    ("agent/formats/schema.py", "jsonschema"): "3 MB of the idle daemon, only for a mistake",
+    ("agent/formats/schema.py", "jsonschema.exceptions"): "the same",
+    ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
+    ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
     ("agent/cli/main.py", "import_module()"): "only the command that is asked for",
     ("agent/cli/main.py", "difflib"): "only for a mistyped command",
     ("agent/cli/main.py", "traceback"): "only for a defect of ours",
