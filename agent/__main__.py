@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import faulthandler
 import logging
 import os
@@ -16,7 +15,7 @@ from agent.formats import settings as settings_format
 from agent.model.errors import AgentError
 from agent.model.messages import Message
 from agent.model.settings import Settings
-from agent.system import journal
+from agent.system import journal, memory
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ _CONFIG_EXIT = 78  # EX_CONFIG of sysexits.h: trying again is of no use (Restart
 def main() -> int:
     """Run the daemon; the exit code of the process."""
     args = _parser().parse_args()
-    _share_one_heap()
+    memory.share_one_heap()
     faulthandler.enable()  # where every thread was, when the watchdog ends a hanging agent
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.INFO, handlers=[journal.choose_output()]
@@ -55,16 +54,6 @@ def main() -> int:
 
 async def _run(settings: Settings, options: daemon.Options) -> None:
     await daemon.serve(daemon.Daemon(settings, options))
-
-
-def _share_one_heap() -> None:
-    """Keep glibc from giving each thread a heap of its own: 5 to 10 MB less at the peak.
-
-    mallopt(3): M_ARENA_MAX is -8. Our threads wait for disks, not for malloc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-8, 1)
 
 
 def _print_error(error: AgentError) -> None:

@@ -24,6 +24,7 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, from_os_err
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.record import Record
+from agent.system import memory
 from agent.system.deployment_log import DeploymentLog
 
 logger = logging.getLogger(__name__)
@@ -228,6 +229,7 @@ class DeploymentQueue:
         entry = recovery.choose_entry(deployment, steps, self._equipment.rows)
         self.running = runner.Run(self._equipment, record)
         await self.running.run(entry)
+        await asyncio.to_thread(memory.give_back)
 
     def stop(self) -> None:
         """Stop after the row that runs; the next start of the agent goes on from there."""

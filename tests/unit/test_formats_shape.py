@@ -71,7 +71,7 @@ def test_jsonschema_is_not_imported_for_what_is_right(tmp_path: Path) -> None:
         "from agent.formats import appspec, settings\n"
         f"appspec.load_appspec(Path({str(tmp_path)!r}))\n"
         f"settings.load_settings(Path({str(tmp_path / 'agent.yaml')!r}), user_defaults=False)\n"
-        "names = {'jsonschema', 'difflib', 'rich', 'tarfile', 'zipfile'}\n"
+        "names = {'jsonschema', 'difflib', 'rich', 'tarfile', 'zipfile', 'psutil'}\n"
         "sys.exit(' '.join(sorted(names & set(sys.modules))))"
     )
     done = subprocess.run(
