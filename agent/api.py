@@ -15,6 +15,7 @@ from aiohttp import web
 
 from agent import planning, views
 from agent.equipment import Equipment
+from agent.formats import loglines
 from agent.model.deployment import Deployment, Revision, Status, Trigger
 from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
 from agent.model.messages import Message
@@ -102,10 +103,7 @@ class Api:
         return _json(_shown(request, status))
 
     async def _history(self, request: web.Request) -> web.Response:
-        try:
-            limit = min(max(int(request.query.get("limit", "20")), 1), 1000)
-        except ValueError as error:
-            raise _bad_request("limit is not a number") from error
+        limit = min(max(_number(request, "limit", default=20), 1), 1000)
         found = await asyncio.to_thread(
             self._state.deployments, request.query.get("application"), limit
         )
@@ -159,13 +157,16 @@ class Api:
         layout = Layout(self._equipment.settings.state_dir)
         path = layout.work_dir(deployment.id) / "log"
         follow = request.query.get("follow") == "1"
+        to_skip = _number(request, "skip", default=0)
 
         async def lines() -> AsyncIterator[dict[str, Any]]:
-            offset = 0
+            offset, left_out = 0, 0
             while True:
                 saved = await asyncio.to_thread(self._state.deployment, deployment.id)
                 found, offset = await asyncio.to_thread(_read_lines, path, offset)
-                for line in found:
+                skipped = min(to_skip - left_out, len(found))
+                left_out += skipped
+                for line in loglines.in_order(found[skipped:]):
                     yield {"line": line}
                 if found:
                     continue
@@ -347,6 +348,13 @@ def _unknown_application(name: str, known: list[str]) -> NotFound:
     )
 
 
+def _number(request: web.Request, name: str, *, default: int) -> int:
+    try:
+        return max(int(request.query.get(name, default)), 0)
+    except ValueError as error:
+        raise _bad_request(f"{name} is not a number") from error
+
+
 async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
@@ -381,11 +389,11 @@ async def _stream(request: web.Request, items: AsyncIterator[dict[str, Any]]) ->
 
 
 def _read_lines(path: Path, offset: int) -> tuple[list[str], int]:
-    """Whole lines from `offset` on, at most 256 KiB of them, and where they end."""
+    """Whole lines from `offset` on, at most 1 MiB of them, and where they end."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            piece = file.read(256 * 1024)
+            piece = file.read(2**20)
     except OSError:
         return [], offset
     end = piece.rfind(b"\n") + 1

@@ -70,7 +70,8 @@ class Record:
     def end_step(self, name: StepName, seconds: float, note: str) -> None:
         """A step is done."""
         self.step(name, status=Status.DONE, seconds=seconds, note=note)
-        self.say(f"{name}: done in {seconds:.2f} s", note, message=Message.STEP_DONE)
+        told = f"{name}: done in {seconds:.2f} s"
+        self.say(f"{told}: {note}" if note else told, message=Message.STEP_DONE)
 
     def end_undo(self, name: StepName, seconds: float) -> None:
         """The undo of a step is done."""

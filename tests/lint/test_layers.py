@@ -64,6 +64,7 @@ LATE_IMPORTS = {
     ("agent/cli/main.py", "import_module()"): "only the command that is asked for",
     ("agent/cli/main.py", "difflib"): "only for a mistyped command",
     ("agent/cli/main.py", "traceback"): "only for a defect of ours",
+    ("agent/cli/logs.py", "agent.formats.settings"): "only where no agent answers: YAML",
     ("agent/cli/connection.py", "agent.cli.foreground"): "only for --foreground: subprocess",
     ("agent/cli/reporter.py", "agent.cli.progress"): "only on a terminal: rich",
 }
