@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from agent.model.deployment import Deployment, Outcome, Revision, Trigger
@@ -23,6 +24,7 @@ TRANSIENT = frozenset(
 _FIRST_RETRY_SECONDS = 5.0
 _LAST_RETRY_SECONDS = 600.0
 _SAY_AGAIN_SECONDS = 3600.0
+_CURRENT = "is current, as desired"
 
 
 class Source(Protocol):
@@ -53,22 +55,34 @@ class Poller:
         self._queue = queue
         self._seconds = seconds
         self._said: dict[str, float] = {}
+        self._settled: tuple[list[Revision], int] | None = None
+        # a source that hangs takes this thread, and none of those that deployments need
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="source")
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        while True:
-            await self.poll_once()
-            # jitter: many agents on one store must not ask in step
-            await self._queue.wait_for_end(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311
+        try:
+            while True:
+                await self.poll_once()
+                # jitter: many agents on one store must not ask in step
+                pause = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311
+                await self._queue.wait_for_end(pause)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def poll_once(self) -> str:
         """Ask the source once and act on it; one sentence that says what was decided and why."""
         problem_before, self.asking_since = self.problem, time.monotonic()
         try:
-            desired = await asyncio.to_thread(self.source.desired)
-            sentences = [await self._decide(revision) for revision in desired]
-            self.problem = ""
-            self.decision = "; ".join(sentences) or f"{self.source}: nothing desired"
+            loop = asyncio.get_running_loop()
+            desired = await loop.run_in_executor(self._thread, self.source.desired)
+            changes = self._queue.changes
+            if self._settled != (desired, changes) or self.problem:
+                sentences = [await self._decide(revision) for revision in desired]
+                self.problem = ""
+                self.decision = "; ".join(sentences) or f"{self.source}: nothing desired"
+                is_settled = all(each.endswith(_CURRENT) for each in sentences)
+                self._settled = (desired, changes) if is_settled else None
         except AgentError as error:
             self.problem = f"{error.message}. {error.remedy}"
             self.decision = f"{self.source}: {error.message}"
@@ -96,7 +110,7 @@ class Poller:
         if same and same[0].outcome is None:
             return f"{name} is being deployed"
         if same and same[0].outcome is Outcome.SUCCEEDED and same[0] == newest:
-            return f"{name} is current, as desired"
+            return f"{name} {_CURRENT}"
         if same:
             wait = _wait_seconds(same)
             if same[0] != newest or wait is None:

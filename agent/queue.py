@@ -33,9 +33,13 @@ _BEGIN_AGAIN_SECONDS = 5.0
 
 
 class DeploymentQueue:
-    """Takes requests, keeps them in state, and runs them in order."""
+    """Takes requests, keeps them in state, and runs them in order.
+
+    changes: how often something of it has changed; while it stays, so does what is decided.
+    """
 
     def __init__(self, equipment: Equipment) -> None:
+        self.changes = 0
         self.running: runner.Run | None = None
         self._equipment = equipment
         self._layout = Layout(equipment.settings.state_dir)
@@ -242,6 +246,7 @@ class DeploymentQueue:
 
     def notify(self) -> None:
         """Wake those who watch: something is different now."""
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
