@@ -62,9 +62,9 @@ def disks() -> dict[str, list[Path]]:
     return {}
 
 
-@pytest.fixture(params=base.SUITES)
+@pytest.fixture(scope="session", params=base.SUITES)
 def suite(request: pytest.FixtureRequest) -> str:
-    """Debian 12, and Debian 13."""
+    """Debian 12, and Debian 13; of the session, so that a worker begins with all tests of one."""
     return str(request.param)
 
 
@@ -123,7 +123,7 @@ def _installed(
         bare = base.ensure_base(suite)
         host = own_lab.host(suite, bare)
         host.boot()
-        install(host, debs["this"])
+        host.install(debs["this"])
         host.power_off()
         disks[suite] = [host.unplug(), bare]
     return disks[suite]
@@ -133,13 +133,6 @@ def _booted(host: DebHost) -> DebHost:
     host.host.boot()
     host.wait_for_agent()
     return host
-
-
-def install(host: Host, deb: Path) -> None:
-    """Install a .deb as a person would."""
-    host.path(f"/srv/{deb.name}").write_bytes(deb.read_bytes())
-    command = ["apt-get", "install", "--yes", f"/srv/{deb.name}"]
-    host.run("env", "DEBIAN_FRONTEND=noninteractive", *command)
 
 
 @pytest.hookimpl(wrapper=True)
