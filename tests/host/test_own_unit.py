@@ -54,7 +54,7 @@ def test_hanging_agent_is_started_anew(deb_host: DebHost) -> None:
 
     wait_until(was_fed_often, 30.0)
     assert deb_host.agent_pid() == pid
-    deb_host.host.run("kill", "-STOP", str(pid))
+    deb_host.host.run("systemctl", "kill", "--signal=STOP", "deploy-agent")
     wait_until(lambda: deb_host.agent_pid() not in (0, pid), 60.0)
     deb_host.wait_for_agent()
     assert deb_host.show("deploy-agent", "NRestarts") == "1"

@@ -97,17 +97,17 @@ def test_failure_is_one_entry_that_explains_itself(
         StepName.START,
     )
     begun, failed = _told(caplog.records)
-    common = {"DEPLOYMENT_ID": "d-1", "APPLICATION": "shop", "REVISION_VERSION": "1.0"}
+    known = {"DEPLOYMENT_ID": "d-1", "APPLICATION": "shop", "REVISION_VERSION": "1.0"}
     assert begun == {
         "": "d-1: start begins",
-        **common,
+        **known,
         "STEP": "start",
         "MESSAGE_ID": Message.STEP_BEGUN,
     }
     text = "d-1: start failed: cannot start shop.service: it failed\n  one\n  two\n"
     assert failed == {
         "": f"{text}  next: Read its log",
-        **common,
+        **known,
         "STEP": "start",
         "MESSAGE_ID": Message.UNIT_FAILED,
         "FAILURE_CODE": "unit-failed",
