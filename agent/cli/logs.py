@@ -16,6 +16,7 @@ from agent.formats import loglines
 from agent.model.errors import AgentError, Code, NotFound
 
 _RETURN_SECONDS = 120.0  # an agent that is upgraded or restarted is back by then
+_RESTART_SECONDS = 5.0
 _RETRY_SECONDS = 0.2
 
 
@@ -67,9 +68,19 @@ def _lines(client: Client, args: argparse.Namespace) -> Iterator[str]:
     if not args.follow:
         yield from _stream(client, target(f"{path}/log"))
         return
-    # which one is `last` may change meanwhile
-    deployment_id = client.call("GET", path)["deployment"]["id"]
-    yield from _follow(client, str(deployment_id), patient=not args.foreground)
+    yield from _follow(client, _wait_for_id(client, path), patient=not args.foreground)
+
+
+def _wait_for_id(client: Client, path: str) -> str:
+    """Which one is followed, for `last` may change meanwhile; an agent may just be restarting."""
+    deadline = time.monotonic() + _RESTART_SECONDS
+    while True:
+        try:
+            return str(client.call("GET", path)["deployment"]["id"])
+        except AgentError as error:
+            if error.code is not Code.AGENT_UNREACHABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def _stream(client: Client, path: str) -> Iterator[str]:

@@ -77,13 +77,15 @@ def test_log_is_followed_across_a_restart_to_the_last_line(deb_host: DebHost) ->
     deployment_id = deb_host.request(Web("1.214", hooks={"BeforeInstall": gate}))
     following = deb_host.host.popen("agentctl", "logs", "-f", deployment_id)
     wait_until(lambda: deb_host.deployment(deployment_id)["step"] == "before-install", 30.0)
+    assert following.stdout is not None
+    first = following.stdout.readline()
     deb_host.kill_agent()
     deb_host.host.run("touch", "/run/gate")
     said, _ = following.communicate(timeout=60)
     assert following.returncode == 0, said
     view = deb_host.wait_for_outcome(deployment_id)
     assert view["outcome"] in ("rolled_back", "succeeded")
-    shown = [line for line in said.splitlines() if line[:2] == "20"]
+    shown = [line for line in (first + said).splitlines() if line[:2] == "20"]
     whole = deb_host.agentctl("logs", deployment_id).stdout.splitlines()
     assert shown == whole
     assert "prune: done" in whole[-1]
