@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -40,7 +41,7 @@ class Listener:
         self._socket.bind(self.path)
         self._socket.settimeout(8)
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,7 +55,7 @@ class Listener:
         return said
 
 
-@contextlib.contextlistener
+@contextlib.contextmanager
 def running(folder: Path, listener: Listener, config: str = "") -> Iterator[subprocess.Popen[str]]:
     """The daemon, with a watchdog that wants to hear of it every second."""
     (folder / "agent.yaml").write_text(
