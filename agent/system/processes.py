@@ -80,7 +80,7 @@ def with_descendants(table: Mapping[int, Process], roots: Iterable[int]) -> set[
 
 def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
     """Whether a process was started with all of `entries`; False where that may not be read."""
-    import psutil  # imported here: 1 MB of the daemon, which needs it for leftovers only
+    import psutil  # imported here: 1 MB of the daemon, which needs it only without systemd
 
     try:
         environment = psutil.Process(process.pid).environ()
@@ -91,12 +91,13 @@ def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
 
 def describe(process: Process) -> str:
     """Its pid and command line, such as "1234 sleep 1000", of bounded length."""
-    import psutil  # imported here: as above
-
+    folder = Path(f"/proc/{process.pid}")
     try:
-        seen = psutil.Process(process.pid)
-        command = " ".join(seen.cmdline()) or f"[{seen.name()}]"
-    except (psutil.Error, OSError):
+        # as psutil would: but that is 1 MB, and every client of PID 1 that is ended is described
+        words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        command = os.fsdecode(b" ".join(words))
+        command = command or f"[{os.fsdecode((folder / 'comm').read_bytes().rstrip())}]"
+    except OSError:
         command = "(ended)"
     command = "".join(character if character.isprintable() else "?" for character in command)
     if len(command) > _COMMAND_CHARACTERS:

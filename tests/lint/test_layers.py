@@ -58,7 +58,10 @@ LIBRARIES = {
 LATE_IMPORTS = {
     ("agent/formats/schema.py", "jsonschema"): "3 MB of the idle daemon, only for a mistake",
     ("agent/formats/schema.py", "jsonschema.exceptions"): "the same",
-    ("agent/system/processes.py", "psutil"): "1 MB, only to tell of processes that are left over",
+    (
+        "agent/system/processes.py",
+        "psutil",
+    ): "1 MB of the idle daemon, only where there is no systemd",
     ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
     ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
     ("agent/cli/main.py", "import_module()"): "only the command that is asked for",
