@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
+import faulthandler
 import logging
 import os
 import sys
@@ -13,24 +13,33 @@ from pathlib import Path
 from agent import __version__, daemon
 from agent.formats import settings as settings_format
 from agent.model.errors import AgentError
+from agent.model.messages import Message
 from agent.model.settings import Settings
+from agent.system import journal, memory
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_EXIT = 78  # EX_CONFIG of sysexits.h: trying again is of no use (RestartPreventExitStatus=)
 
 
 def main() -> int:
     """Run the daemon; the exit code of the process."""
     args = _parser().parse_args()
-    _share_one_heap()
+    memory.share_one_heap()
+    faulthandler.enable()  # where every thread was, when the watchdog ends a hanging agent
     logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.INFO,
-        format="%(levelname)s %(message)s",
-        stream=sys.stderr,
+        level=logging.DEBUG if args.verbose else logging.INFO, handlers=[journal.choose_output()]
     )
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     os.umask(0o022)
     try:
         settings = settings_format.load_settings(args.config, user_defaults=os.geteuid() != 0)
-        if args.check:
-            return 0
+    except AgentError as error:
+        _print_error(error)
+        return _CONFIG_EXIT
+    if args.check:
+        return 0
+    try:
         options = daemon.Options(
             socket=args.socket or settings.run_dir / "agent.sock",
             polls=not args.foreground,
@@ -47,21 +56,15 @@ async def _run(settings: Settings, options: daemon.Options) -> None:
     await daemon.serve(daemon.Daemon(settings, options))
 
 
-def _share_one_heap() -> None:
-    """Keep glibc from giving each thread a heap of its own: 5 to 10 MB less at the peak.
-
-    mallopt(3): M_ARENA_MAX is -8. Our threads wait for disks, not for malloc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-8, 1)
-
-
 def _print_error(error: AgentError) -> None:
     lines = [f"deploy-agent: {error.message}", *(f"  {each}" for each in error.details)]
     if error.remedy:
         lines.append(f"{error.remedy}.")
-    print("\n".join(lines), file=sys.stderr)
+    if journal.is_journal(sys.stderr.fileno()):
+        fields = {"MESSAGE_ID": Message.AGENT_REFUSED, "FAILURE_CODE": error.code}
+        logger.critical("%s", "\n".join(lines), extra={"fields": fields})
+    else:
+        print("\n".join(lines), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

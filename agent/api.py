@@ -15,8 +15,10 @@ from aiohttp import web
 
 from agent import planning, views
 from agent.equipment import Equipment
-from agent.model.deployment import Deployment, Revision, Trigger
+from agent.formats import loglines
+from agent.model.deployment import Deployment, Revision, Status, Trigger
 from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
+from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.status import StatusView
@@ -101,10 +103,7 @@ class Api:
         return _json(_shown(request, status))
 
     async def _history(self, request: web.Request) -> web.Response:
-        try:
-            limit = min(max(int(request.query.get("limit", "20")), 1), 1000)
-        except ValueError as error:
-            raise _bad_request("limit is not a number") from error
+        limit = min(max(_number(request, "limit", default=20), 1), 1000)
         found = await asyncio.to_thread(
             self._state.deployments, request.query.get("application"), limit
         )
@@ -158,17 +157,21 @@ class Api:
         layout = Layout(self._equipment.settings.state_dir)
         path = layout.work_dir(deployment.id) / "log"
         follow = request.query.get("follow") == "1"
+        to_skip = _number(request, "skip", default=0)
 
         async def lines() -> AsyncIterator[dict[str, Any]]:
-            offset = 0
+            offset, left_out = 0, 0
             while True:
                 saved = await asyncio.to_thread(self._state.deployment, deployment.id)
                 found, offset = await asyncio.to_thread(_read_lines, path, offset)
-                for line in found:
+                skipped = min(to_skip - left_out, len(found))
+                left_out += skipped
+                for line in loglines.in_order(found[skipped:]):
                     yield {"line": line}
                 if found:
                     continue
-                if not follow or saved.ended_at or self._is_ending:
+                has_ended = saved.status in (Status.DONE, Status.FAILED)
+                if not follow or has_ended or self._is_ending:
                     return
                 await self._queue.wait_for_change(_EVENT_SECONDS)
 
@@ -264,10 +267,21 @@ class Api:
         now = time.time()
         hold = Hold(reason, request["by"], now, None if seconds is None else now + seconds)
         await asyncio.to_thread(self._state.save_hold, hold)
+        logger.warning(
+            "deployments are held by %s: %s",
+            hold.by,
+            reason,
+            extra={"fields": {"MESSAGE_ID": Message.HELD}},
+        )
         return _json({"hold": views.hold_view(hold)})
 
-    async def _unhold(self, _request: web.Request) -> web.Response:
+    async def _unhold(self, request: web.Request) -> web.Response:
         await asyncio.to_thread(self._state.save_hold, None)
+        logger.info(
+            "the hold is lifted by %s",
+            request["by"],
+            extra={"fields": {"MESSAGE_ID": Message.UNHELD}},
+        )
         return _json({"hold": None})
 
 
@@ -285,7 +299,12 @@ async def _answer_errors(request: web.Request, handler: Route) -> web.StreamResp
             _bad_request(f"{request.method} {request.path}: {error.reason}"), error.status
         )
     except Exception as error:
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception(
+            "%s %s failed",
+            request.method,
+            request.path,
+            extra={"fields": {"MESSAGE_ID": Message.INTERNAL_ERROR}},
+        )
         internal = AgentError(
             f"cannot answer: internal error {type(error).__name__}: {error}",
             code=Code.INTERNAL,
@@ -329,6 +348,13 @@ def _unknown_application(name: str, known: list[str]) -> NotFound:
     )
 
 
+def _number(request: web.Request, name: str, *, default: int) -> int:
+    try:
+        return max(int(request.query.get(name, default)), 0)
+    except ValueError as error:
+        raise _bad_request(f"{name} is not a number") from error
+
+
 async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
@@ -363,11 +389,11 @@ async def _stream(request: web.Request, items: AsyncIterator[dict[str, Any]]) ->
 
 
 def _read_lines(path: Path, offset: int) -> tuple[list[str], int]:
-    """Whole lines from `offset` on, at most 256 KiB of them, and where they end."""
+    """Whole lines from `offset` on, at most 1 MiB of them, and where they end."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            piece = file.read(256 * 1024)
+            piece = file.read(2**20)
     except OSError:
         return [], offset
     end = piece.rfind(b"\n") + 1

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from aiohttp import web
 
+from agent import __version__, planning
 from agent import equipment as equipment_module
-from agent import planning
 from agent.api import Api
 from agent.archive import removal
+from agent.heartbeat import Heartbeat
 from agent.hooks.runner import HookRunner, choose_backend
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
 from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code
+from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.model.settings import Settings, SourceSettings
 from agent.poller import Poller, Source
@@ -28,11 +30,13 @@ from agent.sources.directory import DirectorySource
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.state import State
-from agent.system import systemd
+from agent.system import journal, systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
 logger = logging.getLogger(__name__)
+
+_TIDY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +110,49 @@ class Daemon:
         runner = web.AppRunner(Api(self._equipment, queue, status).application())
         await runner.setup()
         await _listen(runner, self._options.socket)
-        logger.info("ready: socket %s, state %s", self._options.socket, self._settings.state_dir)
+        logger.info(
+            "deploy-agent %s is ready: socket %s, state %s",
+            __version__,
+            self._options.socket,
+            self._settings.state_dir,
+            extra={"fields": {"MESSAGE_ID": Message.AGENT_STARTED}},
+        )
+        journal.notify(READY="1")
         loop = asyncio.get_running_loop()
         if self._options.lifeline is not None:
             loop.add_reader(self._options.lifeline, self._cut, queue)
         work = asyncio.create_task(queue.run())
-        polls = [asyncio.create_task(each.run()) for each in pollers]
+        beside = [asyncio.create_task(each.run()) for each in pollers]
+        beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
         stopped = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            # neither queue nor pollers end by themselves: without one of them there is no agent
+            await asyncio.wait({work, stopped, *beside}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*polls, stopped):
+            self._say_stopping()
+            died = [each for each in beside if each.done()]
+            for task in (*beside, stopped):
                 task.cancel()
-            await asyncio.gather(*polls, stopped, return_exceptions=True)
+            await asyncio.gather(*beside, stopped, return_exceptions=True)
             await self._stop_work(queue, work)
             await runner.cleanup()
             await self._http.close()
             await asyncio.to_thread(self._state.close)
             await asyncio.to_thread(self._options.socket.unlink, missing_ok=True)
             os.close(self._lock)
-        if not work.cancelled():
-            work.result()
+        for task in (work, *died):
+            if not task.cancelled():
+                task.result()
+
+    def _say_stopping(self) -> None:
+        logger.info("deploy-agent stops", extra={"fields": {"MESSAGE_ID": Message.AGENT_STOPPING}})
+        # TimeoutStopSec= of the unit knows nothing of agent.yaml
+        seconds = self._settings.shutdown_seconds + _TIDY_SECONDS
+        journal.notify(
+            STOPPING="1",
+            STATUS="stopping: the step that runs may end",
+            EXTEND_TIMEOUT_USEC=str(int(seconds * 1e6)),
+        )
 
     def _cut(self, queue: DeploymentQueue) -> None:
         """The command that this private agent was started for is gone: undo, and end."""

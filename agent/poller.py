@@ -6,10 +6,12 @@ import asyncio
 import logging
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from agent.model.deployment import Deployment, Outcome, Revision, Trigger
 from agent.model.errors import AgentError, Code
+from agent.model.messages import Message
 from agent.queue import DeploymentQueue
 from agent.store.state import State
 
@@ -22,6 +24,7 @@ TRANSIENT = frozenset(
 _FIRST_RETRY_SECONDS = 5.0
 _LAST_RETRY_SECONDS = 600.0
 _SAY_AGAIN_SECONDS = 3600.0
+_CURRENT = "is current, as desired"
 
 
 class Source(Protocol):
@@ -35,7 +38,11 @@ class Source(Protocol):
 
 
 class Poller:
-    """Polls one source. `decision` and `problem` are what status shows of it."""
+    """Polls one source. `decision` and `problem` are what status shows of it.
+
+    asking_since: when the question that is not answered yet was asked (monotonic); None between
+    two questions.
+    """
 
     def __init__(
         self, source: Source, state: State, queue: DeploymentQueue, *, seconds: float
@@ -43,32 +50,50 @@ class Poller:
         self.source = source
         self.decision = "not asked yet"
         self.problem = ""
+        self.asking_since: float | None = None
         self._state = state
         self._queue = queue
         self._seconds = seconds
         self._said: dict[str, float] = {}
+        self._settled: tuple[list[Revision], int] | None = None
+        # a source that hangs takes this thread, and none of those that deployments need
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="source")
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        while True:
-            await self.poll_once()
-            # jitter: many agents on one store must not ask in step
-            await self._queue.wait_for_end(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311
+        try:
+            while True:
+                await self.poll_once()
+                # jitter: many agents on one store must not ask in step
+                pause = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311
+                await self._queue.wait_for_end(pause)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def poll_once(self) -> str:
         """Ask the source once and act on it; one sentence that says what was decided and why."""
+        problem_before, self.asking_since = self.problem, time.monotonic()
         try:
-            desired = await asyncio.to_thread(self.source.desired)
-            sentences = [await self._decide(revision) for revision in desired]
-            self.problem = ""
-            self.decision = "; ".join(sentences) or f"{self.source}: nothing desired"
+            loop = asyncio.get_running_loop()
+            desired = await loop.run_in_executor(self._thread, self.source.desired)
+            changes = self._queue.changes
+            if self._settled != (desired, changes) or self.problem:
+                sentences = [await self._decide(revision) for revision in desired]
+                self.problem = ""
+                self.decision = "; ".join(sentences) or f"{self.source}: nothing desired"
+                is_settled = all(each.endswith(_CURRENT) for each in sentences)
+                self._settled = (desired, changes) if is_settled else None
         except AgentError as error:
             self.problem = f"{error.message}. {error.remedy}"
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:
-            logger.exception("polling %s failed", self.source)
+            logger.exception("polling %s failed", self.source, extra=_kind(Message.INTERNAL_ERROR))
             self.problem = f"internal error {type(error).__name__}: {error}"
             self.decision = f"{self.source}: {self.problem}"
+        finally:
+            self.asking_since = None
+        if problem_before and not self.problem:
+            logger.info("%s answers again", self.source, extra=_kind(Message.SOURCE_RECOVERED))
         self._say(self.decision)
         return self.decision
 
@@ -85,7 +110,7 @@ class Poller:
         if same and same[0].outcome is None:
             return f"{name} is being deployed"
         if same and same[0].outcome is Outcome.SUCCEEDED and same[0] == newest:
-            return f"{name} is current, as desired"
+            return f"{name} {_CURRENT}"
         if same:
             wait = _wait_seconds(same)
             if same[0] != newest or wait is None:
@@ -106,9 +131,18 @@ class Poller:
         """Log a sentence when it is new, and once an hour while it stays."""
         now = time.monotonic()
         last = self._said.get(sentence)
-        if last is None or now - last > _SAY_AGAIN_SECONDS:
+        if last is not None and now - last <= _SAY_AGAIN_SECONDS:
+            return
+        self._said = {sentence: now}
+        if self.problem:
+            logger.warning("%s: %s", self.source, self.problem, extra=_kind(Message.SOURCE_PROBLEM))
+        else:
             logger.info("%s", sentence)
-            self._said = {sentence: now}
+        self._queue.notify()
+
+
+def _kind(message: Message) -> dict[str, dict[str, str]]:
+    return {"fields": {"MESSAGE_ID": message}}
 
 
 def _wait_seconds(attempts: list[Deployment]) -> float | None:

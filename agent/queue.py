@@ -12,6 +12,7 @@ from pathlib import Path
 from agent import recovery, runner
 from agent.equipment import Equipment
 from agent.hooks.record import Past
+from agent.model import messages
 from agent.model.deployment import (
     Current,
     Deployment,
@@ -22,8 +23,10 @@ from agent.model.deployment import (
     new_deployment_id,
 )
 from agent.model.errors import AgentError, Code, Conflict, NotFound, from_os_error
+from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.record import Record
+from agent.system import memory
 from agent.system.deployment_log import DeploymentLog
 
 logger = logging.getLogger(__name__)
@@ -33,9 +36,13 @@ _ABORT = "abort"  # in the deployment's folder
 
 
 class DeploymentQueue:
-    """Takes requests, keeps them in state, and runs them in order."""
+    """Takes requests, keeps them in state, and runs them in order.
+
+    changes: how often something of it has changed; while it stays, so does what is decided.
+    """
 
     def __init__(self, equipment: Equipment) -> None:
+        self.changes = 0
         self.running: runner.Run | None = None
         self._equipment = equipment
         self._layout = Layout(equipment.settings.state_dir)
@@ -73,10 +80,23 @@ class DeploymentQueue:
             created_at=time.time(),
         )
         for replaced in await asyncio.to_thread(self._equipment.state.request, deployment):
-            logger.info("%s: superseded by %s", replaced, deployment_id)
+            logger.info(
+                "%s: superseded by %s",
+                replaced,
+                deployment_id,
+                extra=_fields(deployment, Message.DEPLOYMENT_SUPERSEDED, DEPLOYMENT_ID=replaced),
+            )
+        logger.info(
+            "%s: %s %s asked for by %s",
+            deployment_id,
+            revision.application,
+            revision.version,
+            by,
+            extra=_fields(deployment, Message.DEPLOYMENT_REQUESTED),
+        )
         self._requested.add(deployment_id)
         self._work.set()
-        self._notify()
+        self.notify()
         return deployment
 
     async def rollback(self, application: str, version: str | None, *, by: str) -> Deployment:
@@ -136,7 +156,7 @@ class DeploymentQueue:
             reason = f"aborted by {by}"
             self.running.abort(reason, now=now)
             await asyncio.to_thread(_note_abort, self._layout.work_dir(deployment_id), reason)
-            self._notify()
+            self.notify()
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
         if deployment.status is not Status.PENDING:
@@ -149,7 +169,13 @@ class DeploymentQueue:
             deployment, status=Status.DONE, outcome=Outcome.ABORTED, ended_at=time.time()
         )
         await asyncio.to_thread(self._equipment.state.save, ended)
-        self._notify()
+        logger.info(
+            "%s: aborted by %s before it began",
+            deployment_id,
+            by,
+            extra=_fields(deployment, Message.ABORTED),
+        )
+        self.notify()
 
     async def abort_requested(self, *, by: str) -> None:
         """Abort what was asked for since the agent began; what recovery goes on with may end."""
@@ -180,13 +206,19 @@ class DeploymentQueue:
             except AgentError as error:
                 # it could not even be begun, as state cannot be written: tried again, as status
                 # should go on telling of it
-                logger.error("%s: %s; %s", unfinished[0].id, error.message, error.remedy)
+                logger.error(
+                    "%s: %s; %s",
+                    unfinished[0].id,
+                    error.message,
+                    error.remedy,
+                    extra=_fields(unfinished[0], Message.STATE_PROBLEM),
+                )
                 await _wait(self._work, _BEGIN_AGAIN_SECONDS)
             finally:
                 self.running = None
                 self._ended.set()
                 self._ended = asyncio.Event()
-                self._notify()
+                self.notify()
 
     async def _run_one(self, deployment: Deployment) -> None:
         work_dir = self._layout.work_dir(deployment.id)
@@ -199,23 +231,25 @@ class DeploymentQueue:
             self._equipment.state,
             deployment,
             log=DeploymentLog(work_dir / "log"),
-            on_change=self._notify,
+            on_change=self.notify,
         )
         steps = list(record.steps.values())
         abort_reason = await asyncio.to_thread(_read_abort, work_dir)
         past = Past() if abort_reason else await self._equipment.hooks.look_back(deployment.id)
         entry = recovery.choose_entry(deployment, steps, self._equipment.rows, past)
         self.running = runner.Run(self._equipment, record, abort_reason=abort_reason)
-        ended = await self.running.run(entry)
-        logger.info("%s: %s", ended.id, ended.outcome)
+        await self.running.run(entry)
+        await asyncio.to_thread(memory.give_back)
 
     async def _part(self) -> None:
         """The agent is asked to end: the next one of this boot goes on where this one was."""
         if self.running is None:
             return
-        deployment_id = self.running.deployment.id
-        await self._equipment.hooks.part(deployment_id, self.running.pass_name)
-        logger.info("%s: left for the next start of the agent", deployment_id)
+        deployment = self.running.deployment
+        await self._equipment.hooks.part(deployment.id, self.running.pass_name)
+        logger.info(
+            "%s: left for the next start of the agent", deployment.id, extra=_fields(deployment)
+        )
 
     def stop(self) -> None:
         """Stop after the row that runs; the next start of the agent goes on from there."""
@@ -226,7 +260,9 @@ class DeploymentQueue:
 
     # watching
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wake those who watch: something is different now."""
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -237,6 +273,16 @@ class DeploymentQueue:
     async def wait_for_end(self, seconds: float) -> None:
         """Return when a deployment ends, at the latest after `seconds`."""
         await _wait(self._ended, seconds)
+
+
+def _fields(
+    deployment: Deployment, message: Message | None = None, **more: str
+) -> dict[str, dict[str, str]]:
+    """The `extra` of a log call about a deployment that has no log of its own at hand."""
+    named = {**messages.deployment_fields(deployment), **more}
+    if message is not None:
+        named["MESSAGE_ID"] = message
+    return {"fields": named}
 
 
 def _note_abort(work_dir: Path, reason: str) -> None:

@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.model.deployment import Deployment, Failure, Status, Step, StepName
+from agent.model import messages
+from agent.model.deployment import Deployment, Failure, Outcome, Status, Step, StepName
 from agent.model.errors import AgentError
+from agent.model.messages import Message
 from agent.store.state import State
 from agent.system.deployment_log import DeploymentLog
 
@@ -36,6 +38,7 @@ class Record:
         self.steps = {step.name: step for step in state.steps(deployment.id)}
         self.progress: tuple[StepName, int, int] | None = None
         self.log = log
+        self.log.fields.update(messages.deployment_fields(deployment))
         self._state = state
         self._on_change = on_change
         self._unsaved: set[StepName] = set()
@@ -44,6 +47,7 @@ class Record:
     def change(self, **changes: object) -> None:
         """Change fields of the deployment."""
         self.deployment = dataclasses.replace(self.deployment, **changes)  # type: ignore[arg-type]
+        self.log.fields.update(messages.deployment_fields(self.deployment))
 
     def step(self, name: StepName, **changes: object) -> None:
         """Change fields of a step; the first change begins it."""
@@ -54,7 +58,36 @@ class Record:
     def begin(self, name: StepName) -> None:
         """Begin a step: its name is to be saved before it works."""
         self.step(name, status=Status.DOING, started_at=time.time())
+        self._enter(name)
+        self.log.line(f"{name} begins", MESSAGE_ID=Message.STEP_BEGUN)
+
+    def begin_undo(self, name: StepName) -> None:
+        """Begin the undo of a step."""
+        self.step(name, status=Status.UNDOING)
+        self._enter(name)
+        self.log.line(f"undo of {name} begins", MESSAGE_ID=Message.UNDO_BEGUN)
+
+    def end_step(self, name: StepName, seconds: float, note: str) -> None:
+        """A step is done."""
+        self.step(name, status=Status.DONE, seconds=seconds, note=note)
+        told = f"{name}: done in {seconds:.2f} s"
+        self.say(f"{told}: {note}" if note else told, message=Message.STEP_DONE)
+
+    def end_undo(self, name: StepName, seconds: float) -> None:
+        """The undo of a step is done."""
+        self.step(name, status=Status.UNDONE)
+        self.say(f"undo of {name}: done in {seconds:.2f} s", message=Message.UNDO_DONE)
+
+    def end(self, outcome: Outcome) -> None:
+        """The deployment ended without a commit."""
+        self.change(outcome=outcome)
+        cause = self.deployment.failure.message if self.deployment.failure else ""
+        message = messages.BY_OUTCOME[outcome]
+        self.say(f"ended: {outcome}", cause, message=message, level=logging.ERROR)
+
+    def _enter(self, name: StepName) -> None:
         self.change(step=name)
+        self.log.fields["STEP"] = name
 
     async def save(self) -> None:
         """Save what changed; raises AgentError."""
@@ -68,7 +101,12 @@ class Record:
         try:
             await self.save()
         except AgentError as error:
-            logger.error("cannot save %s: %s; going on", self.deployment.id, error.message)
+            logger.error(
+                "%s: %s; going on, as an undo must",
+                self.deployment.id,
+                error.message,
+                extra={"fields": {**self.log.fields, "MESSAGE_ID": Message.STATE_PROBLEM}},
+            )
 
     async def commit(self, plan: Path, **changes: object) -> None:
         """Make the revision current, with `changes`, in one transaction; all or nothing."""
@@ -89,13 +127,29 @@ class Record:
 
     def fail(self, error: AgentError, place: StepName) -> None:
         """Set why the deployment failed."""
-        self.change(failure=self.failure(error, place))
-        self.say(f"{place} failed: {error.message}", *error.details)
+        failure = self.failure(error, place)
+        self.change(failure=failure)
+        self._say_failure(f"{place} failed", failure, messages.of_failure(failure.code))
 
-    def fail_step(self, error: AgentError, name: StepName, doing: str) -> None:
+    def fail_step(self, error: AgentError, name: StepName, *, is_undo: bool = False) -> None:
         """Set why a step failed, when that is not why the deployment did."""
-        self.step(name, status=Status.FAILED, failure=self.failure(error, name))
-        self.say(f"{doing} failed: {error.message}", *error.details)
+        failure = self.failure(error, name)
+        self.step(name, status=Status.FAILED, failure=failure)
+        if is_undo:
+            self._say_failure(f"undo of {name} failed", failure, Message.UNDO_FAILED)
+        else:
+            self._say_failure(f"{name} failed", failure, messages.of_failure(failure.code))
+
+    def _say_failure(self, what: str, failure: Failure, message: Message) -> None:
+        """One entry that explains itself, to whoever reads nothing but the journal."""
+        self.say(
+            f"{what}: {failure.message}",
+            *failure.evidence,
+            f"next: {failure.next}",
+            message=message,
+            level=logging.ERROR,
+            **messages.failure_fields(failure),
+        )
 
     def failure(self, error: AgentError, place: StepName) -> Failure:
         """An error as the record that explains itself: cause, place, evidence, next."""
@@ -107,9 +161,17 @@ class Record:
             next=error.remedy or f"Read the whole log: agentctl logs {self.deployment.id}",
         )
 
-    def say(self, text: str, *more: str) -> None:
-        """Tell the deployment's log and the agent's."""
-        logger.info("%s: %s", self.deployment.id, text)
-        for line in (text, *(f"  {each}" for each in more if each)):
-            self.log.line(line)
-            self._said.append(line)
+    def say(
+        self,
+        text: str,
+        *more: str,
+        message: Message | None = None,
+        level: int = logging.INFO,
+        **fields: str,
+    ) -> None:
+        """Tell the deployment's log and the agent's; `fields` are for the journal."""
+        if message is not None:
+            fields["MESSAGE_ID"] = message
+        lines = (text, *(f"  {each}" for each in more if each))
+        self.log.line("\n".join(lines), level=level, **fields)
+        self._said.extend(lines)

@@ -11,6 +11,7 @@ from agent.equipment import Equipment
 from agent.lifecycle import Row
 from agent.model.deployment import StepName
 from agent.model.errors import AgentError, Code
+from agent.model.messages import Message
 from agent.record import Record
 from agent.steps.context import Context, Result
 from agent.system.cancel import Cancel
@@ -74,7 +75,8 @@ class RowWork:
         except AgentError:
             raise
         except Exception as error:
-            logger.exception("%s failed", row.name)
+            fields = {**self._record.log.fields, "MESSAGE_ID": Message.INTERNAL_ERROR}
+            logger.exception("%s failed", row.name, extra={"fields": fields})
             raise _internal(error, row.name) from error
         finally:
             self._task = None

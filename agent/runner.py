@@ -11,14 +11,13 @@ from agent.equipment import Equipment
 from agent.lifecycle import Row
 from agent.model.deployment import Deployment, Outcome, Status, StepName
 from agent.model.errors import AgentError, Code, Conflict
+from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.record import Record
 from agent.recovery import Direction, Entry
 from agent.rowwork import RowWork
 from agent.steps.context import Context, Result
-from agent.store.state import Quarantined
-
-logger = logging.getLogger(__name__)
+from agent.store.state import Quarantined, State
 
 
 class StopRequested(Exception):
@@ -103,14 +102,19 @@ class Run:
         await self.record.save()
         if not is_first:
             begun = f"start {starts} of this deployment" if entry.counts else "the agent is back"
-            self.record.say(f"{begun}: {entry.why}")
+            self.record.say(
+                f"{begun}: {entry.why}",
+                message=Message.DEPLOYMENT_RESUMED,
+                level=logging.WARNING,
+            )
             await self._take_over(goes_on=entry.goes_on)
         else:
             await self._equipment.hooks.tidy()
             revision = self.deployment.revision
             self.record.say(
                 f"deploying {revision.application} {revision.version} from {revision.bundle},"
-                f" asked for by {self.deployment.requested_by}"
+                f" asked for by {self.deployment.requested_by}",
+                message=Message.DEPLOYMENT_BEGUN,
             )
 
     async def _take_over(self, *, goes_on: bool) -> None:
@@ -177,11 +181,9 @@ class Run:
                     failure=self.deployment.failure,
                 )
             return False
-        seconds = time.monotonic() - begun
-        self.record.step(row.name, status=Status.DONE, seconds=seconds, note=result.note)
         if result.revision is not None:
             self.record.change(revision=result.revision)
-        self.record.say(f"{row.name}: done in {seconds:.2f} s", result.note)
+        self.record.end_step(row.name, time.monotonic() - begun, result.note)
         return await self._save_done(row)
 
     async def _save_done(self, row: Row) -> bool:
@@ -197,7 +199,12 @@ class Run:
             self._work_dir / "plan.db", step=StepName.COMMIT, outcome=Outcome.SUCCEEDED
         )
         self._forward = False
-        self.record.say(f"committed: {self.deployment.revision.version} is current")
+        version = self.deployment.revision.version
+        self.record.say(
+            f"committed: {version} is current",
+            message=Message.COMMITTED,
+            STEP=StepName.COMMIT,
+        )
 
     async def _go_backward(self, index: int) -> None:
         """Undo the rows from `index` down to the first; a failing undo stops no other."""
@@ -207,7 +214,7 @@ class Run:
         rows = self._equipment.rows[: index + 1]
         begun = [row for row in rows if row.name in self.record.steps]
         if self.deployment.starts > 2 * self._equipment.settings.starts:
-            self.record.say("the undo was begun too often: left as it is")
+            self.record.say("the undo was begun too often: left as it is", level=logging.ERROR)
             begun = []
         for row in reversed(begun):
             if self._stopping:
@@ -215,10 +222,9 @@ class Run:
             if row.undo is not None:
                 await self._undo(row, row.undo)
         outcome = self._outcome_of_undo()
-        self.record.change(outcome=outcome)
-        self.record.say(f"ended: {outcome}")
+        self.record.end(outcome)
         if outcome in (Outcome.ROLLED_BACK, Outcome.INCONSISTENT):
-            await _quarantine(self._equipment, self.deployment)
+            await _quarantine(self._equipment.state, self.record)
         await self.record.save_quietly()
 
     def _outcome_of_undo(self) -> Outcome:
@@ -234,8 +240,7 @@ class Run:
 
     async def _undo(self, row: Row, undo: Callable[[Context], Awaitable[None]]) -> None:
         begun = time.monotonic()
-        self.record.step(row.name, status=Status.UNDOING)
-        self.record.change(step=row.name)
+        self.record.begin_undo(row.name)
         await self.record.save_quietly()
 
         async def work(ctx: Context) -> None:
@@ -244,10 +249,9 @@ class Run:
         try:
             await self._work.run(row, work)
         except AgentError as error:
-            self.record.fail_step(error, row.name, f"undo of {row.name}")
+            self.record.fail_step(error, row.name, is_undo=True)
         else:
-            self.record.step(row.name, status=Status.UNDONE)
-            self.record.say(f"undo of {row.name}: done in {time.monotonic() - begun:.2f} s")
+            self.record.end_undo(row.name, time.monotonic() - begun)
         self.record.step(row.name, undo_seconds=time.monotonic() - begun)
         await self.record.save_quietly()
 
@@ -262,19 +266,20 @@ class Run:
             await self.record.save_quietly()
             try:
                 result = await self._work.run(row, row.do) or Result()
-                self.record.step(row.name, status=Status.DONE, note=result.note)
+                self.record.end_step(row.name, time.monotonic() - begun, result.note)
             except AgentError as error:
-                self.record.fail_step(error, row.name, row.name)
-            self.record.step(row.name, seconds=time.monotonic() - begun)
+                self.record.fail_step(error, row.name)
+                self.record.step(row.name, seconds=time.monotonic() - begun)
         succeeded = self.deployment.outcome is Outcome.SUCCEEDED
         self.record.change(status=Status.DONE if succeeded else Status.FAILED)
         await self.record.save_quietly()
 
 
-async def _quarantine(equipment: Equipment, deployment: Deployment) -> None:
+async def _quarantine(state: State, record: Record) -> None:
     """Refuse the revision on this host from now on, unless it is the one that serves."""
+    deployment = record.deployment
     revision = deployment.revision
-    current = await asyncio.to_thread(equipment.state.current, revision.application)
+    current = await asyncio.to_thread(state.current, revision.application)
     if current is not None and current.revision.digest == revision.digest:
         return  # only this attempt to bring it here again failed
     entry = Quarantined(
@@ -286,6 +291,16 @@ async def _quarantine(equipment: Equipment, deployment: Deployment) -> None:
         deployment_id=deployment.id,
     )
     try:
-        await asyncio.to_thread(equipment.state.quarantine, entry)
+        await asyncio.to_thread(state.quarantine, entry)
     except AgentError as error:
-        logger.error("cannot save the quarantine of %s: %s", entry.version, error.message)
+        record.say(
+            f"cannot save the quarantine of {entry.version}: {error.message}",
+            message=Message.STATE_PROBLEM,
+            level=logging.ERROR,
+        )
+    else:
+        record.say(
+            f"{entry.version} is quarantined: it is not deployed here again by itself",
+            message=Message.QUARANTINED,
+            level=logging.WARNING,
+        )

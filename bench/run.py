@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.client import Client
-from agent.model.errors import AgentError
-from bench import bundles
+from agent.model.errors import AgentError, Code
+from bench import bundles, idle
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_TARGET_MB = 60.0
+IDLE_SECONDS = 60.0
+POLL_SECONDS = 2.0  # the default of poll_interval
 
 
 @dataclass
@@ -130,11 +132,26 @@ class Bench:
             case.ours = statistics.median(status_times)
             case.peak = peak_mb(pid)
 
+    def measure_idle(self, bundle: Path) -> None:
+        """Print what an agent costs whose source desires what is deployed."""
+        with self.fresh_disk():
+            drop = self.mount / "drop"
+            drop.mkdir()
+            self.bring(bundle).rename(drop / bundle.name)
+            source = f"{{type: directory, path: {drop}, application: service}}"
+            with self.agent(f"sources: [{source}]\n") as (client, pid):
+                wait_for(lambda: deployed(client), 60.0)
+                time.sleep(3 * POLL_SECONDS)
+                figures = idle.measure(pid, IDLE_SECONDS, POLL_SECONDS)
+        print("i  idle, a directory as source, one application deployed:")
+        for name, figure in figures.items():
+            print(f"   {figure:8.1f} {name}")
+
     @contextlib.contextmanager
-    def agent(self) -> Iterator[tuple[Client, int]]:
-        """A fresh agent whose state is on the disk."""
+    def agent(self, more: str = "") -> Iterator[tuple[Client, int]]:
+        """A fresh agent whose state is on the disk. more: lines of its agent.yaml."""
         config = self.work / "agent.yaml"
-        config.write_text(f"state_dir: {self.mount}/state\nrun_dir: {self.mount}/run\n")
+        config.write_text(f"state_dir: {self.mount}/state\nrun_dir: {self.mount}/run\n{more}")
         argv = [sys.executable, "-m", "agent", "--config", str(config)]
         with (self.work / "agent.log").open("ab") as log:
             process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
@@ -171,6 +188,13 @@ def wait_for(ask: Callable[[], object], seconds: float) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def deployed(client: Client) -> None:
+    """Whether the last deployment has ended well; raises AgentError while there is none."""
+    view = client.call("GET", "/v1/deployments/last")["deployment"]
+    if view["status"] != "done":
+        raise AgentError("not yet", code=Code.NOT_FOUND)
 
 
 def deploy(client: Client, bundle: Path) -> dict[str, Any]:
@@ -222,6 +246,9 @@ def measure_all(bench: Bench, wanted: str) -> list[Case]:
     if "a" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure(case("a  10 MB binary and hooks, zip", "+0.3 s"), bundle)
+    if "i" in wanted:
+        print("measuring idle …", file=sys.stderr)
+        bench.measure_idle(bench.bundle("zip", bundles.small_service(there), "a"))
     if "s" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure_status(case("s  agentctl status", "5"), bundle)
@@ -267,7 +294,7 @@ def main() -> int:
     """Measure, print, and say by the exit code whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default="asbcd", help="letters of the cases to measure")
+    parser.add_argument("--cases", default="aisbcd", help="letters of the cases to measure")
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("make bench needs root: it mounts loop file systems", file=sys.stderr)

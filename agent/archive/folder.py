@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +21,9 @@ _PIECE_BYTES = 256 * 1024
 _BLOCK = 512
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_TYPES = {
-    stat.S_IFREG: tarfile.REGTYPE,
-    stat.S_IFDIR: tarfile.DIRTYPE,
-    stat.S_IFLNK: tarfile.SYMTYPE,
-}
+# typeflag of a ustar header: pax(1)
+_FILE, _LINK, _FOLDER = b"0", b"2", b"5"
+_TYPES = {stat.S_IFREG: _FILE, stat.S_IFDIR: _FOLDER, stat.S_IFLNK: _LINK}
 
 
 def pack_folder(
@@ -100,6 +97,8 @@ class _Packing:
 
     def _add(self, folder: int, name: str, path: str) -> None:
         self._check_name(path)
+        import tarfile  # imported here: most agents never see a folder as a bundle
+
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         header = tarfile.TarInfo(path)
         kind = _TYPES.get(stat.S_IFMT(found.st_mode))
@@ -107,16 +106,16 @@ class _Packing:
             raise refused(path, "is a device, fifo or socket", "Remove it from the folder.")
         header.type = kind
         header.mode = stat.S_IMODE(found.st_mode)
-        if kind == tarfile.SYMTYPE:
+        if kind == _LINK:
             header.linkname = os.readlink(name, dir_fd=folder)
-        elif kind == tarfile.REGTYPE:
+        elif kind == _FILE:
             header.size, header.mtime = found.st_size, int(found.st_mtime)
         self._write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-        if kind == tarfile.SYMTYPE:
+        if kind == _LINK:
             return
-        fd = os.open(name, _OPEN_FOLDER if kind == tarfile.DIRTYPE else _OPEN_FILE, dir_fd=folder)
+        fd = os.open(name, _OPEN_FOLDER if kind == _FOLDER else _OPEN_FILE, dir_fd=folder)
         try:
-            if kind == tarfile.DIRTYPE:
+            if kind == _FOLDER:
                 self.add_folder(fd, path)
             else:
                 self._add_content(fd, identity(found))

@@ -5,7 +5,6 @@ Source of the rules for AWS's sections: AWS CodeDeploy user guide, "AppSpec file
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ def find_appspec(tree: Path) -> Path:
 def missing_hint(names: list[str]) -> str:
     """What to do about a bundle whose root has these names and no appspec."""
     near = [name for name in names if "appspec" in name.casefold()]
-    near = near or difflib.get_close_matches("appspec.yml", names, n=3)
+    near = near or wording.nearest("appspec.yml", names, count=3)
     if near:
         return f"Rename {wording.listed([wording.name(n) for n in near[:5]])} to appspec.yml"
     return "Put an appspec.yml into the root of the bundle, then run: agentctl lint"

@@ -1,4 +1,4 @@
-"""JSON Schema with messages for people. The only importer of jsonschema."""
+"""JSON Schema with messages for people. The only importer of jsonschema, and only for mistakes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft7Validator, validators
-from jsonschema.exceptions import ValidationError
+from agent.formats import shape, wording
 
-from agent.formats import wording
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 Path = tuple[str | int, ...]
 
@@ -55,6 +55,8 @@ def validate(
 
     written: the text of a value as it stands in its file, if that differs from the value's own.
     """
+    if shape.is_allowed(value, schema(schema_name)):
+        return []
     found: dict[Finding, None] = {}
     for error in _validator(schema_name).iter_errors(value):
         found.update(dict.fromkeys(_findings(error, written)))
@@ -63,26 +65,27 @@ def validate(
 
 @functools.cache
 def schema(schema_name: str) -> dict[str, Any]:
-    """The schema as read from the package."""
-    file = resources.files("agent.model").joinpath("schema", f"{schema_name}.schema.json")
+    """The schema as read from the folder of the model."""
+    folder = FilePath(__file__).resolve().parents[1] / "model" / "schema"
+    file = folder / f"{schema_name}.schema.json"
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
 
 
 @functools.cache
 def _validator(schema_name: str) -> Any:
-    return _Validator(schema(schema_name))
+    # imported here: 3 MB, which a daemon that is given nothing wrong does without
+    import jsonschema
+    from jsonschema.exceptions import ValidationError
 
+    def pattern(_validator: Any, pattern: str, instance: object, _rules: Any) -> Iterator[Any]:
+        """A `$` at the end means the end, as in JavaScript; Python's lets a line break follow."""
+        strict = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
+        if isinstance(instance, str) and not re.search(strict, instance):
+            yield ValidationError(f"does not match {pattern}")
 
-def _pattern(_validator: Any, pattern: str, instance: object, _rules: Any) -> Iterator[Any]:
-    """A `$` at the end means the end, as in JavaScript; Python's lets a line break follow."""
-    strict = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
-    if isinstance(instance, str) and not re.search(strict, instance):
-        yield ValidationError(f"does not match {pattern}")
-
-
-_extend: Any = validators.extend  # jsonschema 4.10 has no types
-_Validator = _extend(Draft7Validator, {"pattern": _pattern})
+    extend: Any = jsonschema.validators.extend  # jsonschema 4.10 has no types
+    return extend(jsonschema.Draft7Validator, {"pattern": pattern})(schema(schema_name))
 
 
 def _findings(error: ValidationError, written: Callable[[Path], str]) -> Iterator[Finding]:

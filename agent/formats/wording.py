@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 _LONGEST = 60
@@ -43,10 +42,17 @@ def listed(words: Sequence[str], last: str = "or") -> str:
 def closest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant, or ""."""
     plain = {_plain(each): each for each in known}
-    if len(word) > _LONGEST:
-        return ""
-    near = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.72)
+    if len(word) > _LONGEST or _plain(word) in plain:
+        return plain.get(_plain(word), "")
+    near = nearest(_plain(word), plain, count=1, cutoff=0.72)
     return plain[near[0]] if near else ""
+
+
+def nearest(word: str, known: Iterable[str], *, count: int, cutoff: float = 0.6) -> list[str]:
+    """The known words that are most like a word, at most `count`."""
+    import difflib  # imported here: only for mistakes, and the daemon seldom sees one
+
+    return difflib.get_close_matches(word, list(known), n=count, cutoff=cutoff)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _PIECE_BYTES = 8 * 1024  # a line longer than this is shown in pieces
 _TAIL_BYTES = 256 * 1024
@@ -42,18 +45,35 @@ class DeploymentLog:
 
     A log that cannot be written (full disk) fails no deployment: what was lost is counted, and
     said as soon as there is room again. The file is made again when someone removed it.
+
+    fields: what each line of it carries in the journal (agent.model.messages); where there are
+    none, the agent's lines go to the file alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fields: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self.fields = dict(fields or {})
         self.lost_bytes = 0
         self._lock = threading.Lock()
 
-    def line(self, text: str) -> None:
-        """Add what the agent has to say: "<UTC time>Z agent: text", a line for each of text's."""
+    def line(self, text: str, *, level: int = logging.INFO, **fields: str) -> None:
+        """Add what the agent has to say: "<UTC time>Z agent: text", a line for each of text's.
+
+        The agent's own log gets it as one entry, with `fields` on top of the log's.
+        """
         began = _now()
         lines = (f"{began} agent: {plain(each)}\n" for each in text.splitlines() or [""])
         self.append("".join(lines).encode(errors="replace"))
+        if self.fields:
+            named = {**self.fields, **fields}
+            logger.log(
+                level,
+                "%s: %s",
+                named.get("DEPLOYMENT_ID", ""),
+                text,
+                extra={"fields": named},
+                stacklevel=2,
+            )
 
     def hook(
         self, event: str, location: str, *, limit_bytes: int = 10 * 2**20, kept_bytes: int = 0

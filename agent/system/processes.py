@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 Identity = tuple[int, int]
 """A pid and its start in clock ticks since boot: the pair is never used twice within one boot."""
 
@@ -61,7 +59,7 @@ def read_processes(pids: Iterable[int]) -> list[Process]:
 
 def read_table() -> dict[int, Process]:
     """Every process of the host by pid, zombies too."""
-    found = (read_process(pid) for pid in psutil.pids())
+    found = (read_process(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc"))))
     return {process.pid: process for process in found if process is not None}
 
 
@@ -82,6 +80,8 @@ def with_descendants(table: Mapping[int, Process], roots: Iterable[int]) -> set[
 
 def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
     """Whether a process was started with all of `entries`; False where that may not be read."""
+    import psutil  # imported here: 1 MB of the daemon, which needs it only without systemd
+
     try:
         environment = psutil.Process(process.pid).environ()
     except (psutil.Error, OSError):
@@ -91,10 +91,13 @@ def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
 
 def describe(process: Process) -> str:
     """Its pid and command line, such as "1234 sleep 1000", of bounded length."""
+    folder = Path(f"/proc/{process.pid}")
     try:
-        seen = psutil.Process(process.pid)
-        command = " ".join(seen.cmdline()) or f"[{seen.name()}]"
-    except (psutil.Error, OSError):
+        # as psutil would: but that is 1 MB, and every client of PID 1 that is ended is described
+        words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        command = os.fsdecode(b" ".join(words))
+        command = command or f"[{os.fsdecode((folder / 'comm').read_bytes().rstrip())}]"
+    except OSError:
         command = "(ended)"
     command = "".join(character if character.isprintable() else "?" for character in command)
     if len(command) > _COMMAND_CHARACTERS:

@@ -290,10 +290,31 @@ def test_logs_of_one_deployment_followed(api: ApiServer) -> None:
     api.on("GET", "/v1/deployments/d-7K3M9QX2P/log", [{"line": "one"}])
     assert ask(api, "logs", "-f").stdout == "one\n"
     assert api.requests[1].query == {"follow": "1"}
-    api.on("GET", "/v1/deployments/d-7K3M9QX2P", ok(deployment=cli_server.deployment(None)))
+
+
+def test_log_is_followed_across_a_restart_of_the_agent(api: ApiServer) -> None:
+    asked: list[str] = []
+
+    def log(request: cli_server.Request) -> cli_server.Answer:
+        asked.append(request.query.get("skip", "0"))
+        match len(asked):
+            case 1:
+                return [{"line": "one"}, {"line": "two"}]
+            case 2:
+                return Raw(b"")  # it listens already, and ends again
+            case _:
+                return [{"line": "three"}]
+
+    def view(_: cli_server.Request) -> cli_server.Answer:
+        return ok(deployment=cli_server.deployment("succeeded" if len(asked) > 2 else None))
+
+    api.on("GET", "/v1/deployments/last", view)
+    api.on("GET", "/v1/deployments/d-7K3M9QX2P", view)
+    api.on("GET", "/v1/deployments/d-7K3M9QX2P/log", log)
     done = ask(api, "logs", "-f")
-    assert (done.returncode, done.stdout) == (7, "one\n")
-    assert "has not ended" in done.stderr
+    assert (done.returncode, done.stdout) == (0, "one\ntwo\nthree\n")
+    assert asked == ["0", "2", "2"]
+    assert done.stderr.count("the agent went away") == 1
 
 
 def test_log_that_is_cut_off_says_so(api: ApiServer) -> None:

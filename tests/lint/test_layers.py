@@ -28,7 +28,7 @@ LAYERS = (
     ("runner",),
     ("queue",),
     ("poller",),
-    ("status",),
+    ("status", "heartbeat"),
     ("api",),
     ("daemon",),
     ("__main__",),
@@ -52,13 +52,23 @@ LIBRARIES = {
     "aiohttp": ("agent/system/http.py",),
     "aiohttp.web": ("agent/api.py", "agent/daemon.py"),
     "psutil": ("agent/system/processes.py",),
+    "systemd": ("agent/system/journal.py",),
     "rich": ("agent/cli/progress.py",),
 }
 # (file, what it imports in a function): why
 LATE_IMPORTS = {
+    ("agent/formats/schema.py", "jsonschema"): "3 MB of the idle daemon, only for a mistake",
+    ("agent/formats/schema.py", "jsonschema.exceptions"): "the same",
+    (
+        "agent/system/processes.py",
+        "psutil",
+    ): "1 MB of the idle daemon, only where there is no systemd",
+    ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
+    ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
     ("agent/cli/main.py", "import_module()"): "only the command that is asked for",
     ("agent/cli/main.py", "difflib"): "only for a mistyped command",
     ("agent/cli/main.py", "traceback"): "only for a defect of ours",
+    ("agent/cli/logs.py", "agent.formats.settings"): "only where no agent answers: YAML",
     ("agent/cli/connection.py", "agent.cli.foreground"): "only for --foreground: subprocess",
     ("agent/cli/reporter.py", "agent.cli.progress"): "only on a terminal: rich",
 }
