@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.model.appspec import LifecycleEvent
 from agent.steps.context import Context, Result
-from agent.system import status_check
+from agent.system import ownership, status_check
 
 
 async def do(ctx: Context) -> Result:
@@ -29,4 +29,5 @@ async def undo(ctx: Context) -> None:
                 ctx.current.revision.version,
                 cancel=ctx.cancel,
                 log=ctx.log,
+                owner=ownership.owner_of(service, ctx.systemd),
             )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from agent.model.appspec import LifecycleEvent
 from agent.steps.context import Context, Result
-from agent.system import status_check
+from agent.system import ownership, status_check
 
 
 async def do(ctx: Context) -> Result:
-    """Run ValidateService, then let every status endpoint prove version and health."""
+    """Run ValidateService, then let every status endpoint prove version and health.
+
+    Of a unit, only processes count that were started since this deployment began.
+    """
     await ctx.run_event(LifecycleEvent.VALIDATE_SERVICE, ctx.release)
     appspec = await ctx.appspec(ctx.release)
     answers = [
@@ -18,6 +21,7 @@ async def do(ctx: Context) -> Result:
             ctx.release.revision.version,
             cancel=ctx.cancel,
             log=ctx.log,
+            owner=ownership.owner_of(service, ctx.systemd, since=ctx.deployment.started_at),
         )
         for service in appspec.services
         if service.status is not None

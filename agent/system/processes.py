@@ -91,6 +91,11 @@ def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
 
 def describe(process: Process) -> str:
     """Its pid and command line, such as "1234 sleep 1000", of bounded length."""
+    return f"{process.pid} {command_line(process)}"
+
+
+def command_line(process: Process) -> str:
+    """Its command line, of bounded length; "[name]" for one without, "(ended)" for none."""
     try:
         seen = psutil.Process(process.pid)
         command = " ".join(seen.cmdline()) or f"[{seen.name()}]"
@@ -99,7 +104,7 @@ def describe(process: Process) -> str:
     command = "".join(character if character.isprintable() else "?" for character in command)
     if len(command) > _COMMAND_CHARACTERS:
         command = command[: _COMMAND_CHARACTERS - 1] + "…"
-    return f"{process.pid} {command}"
+    return command
 
 
 def send(process: Process, signum: signal.Signals) -> bool:
@@ -139,7 +144,16 @@ def reap_orphans(own: Collection[int]) -> None:
 
 def now_ticks() -> int:
     """Now, as `Process.start` counts: proc(5), starttime."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return _ticks(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def ticks_at(unix_seconds: float) -> int:
+    """A moment as `Process.start` counts, one less as both are rounded; below 0 before the boot."""
+    return now_ticks() - _ticks(time.time() - unix_seconds) - 1
+
+
+def _ticks(seconds: float) -> int:
+    return int(seconds * os.sysconf("SC_CLK_TCK"))
 
 
 def boot_id() -> str:

@@ -50,7 +50,7 @@ LIBRARIES = {
     "jsonpointer": ("agent/system/http.py",),
     "aiohttp": ("agent/system/http.py",),
     "aiohttp.web": ("agent/api.py", "agent/daemon.py"),
-    "psutil": ("agent/system/processes.py",),
+    "psutil": ("agent/system/processes.py", "agent/system/listeners.py"),
     "rich": ("agent/cli/progress.py",),
 }
 # (file, what it imports in a function): why
