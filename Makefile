@@ -14,7 +14,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-fast lint format demo bench clean test-tools
+.PHONY: help setup test test-fast lint format demo deb bench clean test-tools test-hosts
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ setup: $(VENV)/.installed  ## Virtual environment; then use .venv/bin/agentctl, 
 	@# Compiled here, so that agentctl starts at once also where PYTHONDONTWRITEBYTECODE is set.
 	@$(BIN)/python -m compileall -q agent
 
-test: setup test-tools  ## Everything: linters, types, layers, sizes, glossary, all tests
+test: setup test-tools test-hosts  ## Everything: linters, types, layers, sizes, glossary, all tests
 	$(PYTEST) tests
 
 test-fast: setup test-tools  ## The same without the tests marked slow or host (under a minute)
@@ -40,15 +40,24 @@ demo: setup  ## A good revision, a bad one, and the good one serving again
 	@.ci/debian-packages demo
 	examples/demo/run
 
+deb:  ## Build dist/deploy-agent_<version>_all.deb, for Debian 12 and 13
+	@.ci/debian-packages deb
+	@packaging/build-deb
+
 bench: setup test-tools  ## Measure the agent's own overhead
 	$(BIN)/python -m bench.run
 
 clean:  ## Remove everything that these targets made
+	rm -rf /var/tmp/deploy-agent-lab
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 test-tools:
 	@.ci/debian-packages tests
+
+# What the test hosts boot, 30 s for each Debian on a new machine; here, so that no test waits for it.
+test-hosts: setup test-tools
+	@$(BIN)/python -m tests.lab.base
 
 # A stamp each: a run that was interrupted leaves none, and the next one starts over.
 $(VENV)/.created:

@@ -39,10 +39,12 @@ class Api:
         self._state = equipment.state
         self._queue = queue
         self._status = status
+        self._is_ending = False
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(middlewares=[_answer_errors, self._check_access])
+        app.on_shutdown.append(self._end_streams)
         app.add_routes(
             [
                 web.get("/v1/version", self._version),
@@ -61,6 +63,10 @@ class Api:
             ]
         )
         return app
+
+    async def _end_streams(self, _app: web.Application) -> None:
+        """Let go of who follows: aiohttp waits for open answers, a minute long."""
+        self._is_ending = True
 
     # access
 
@@ -141,7 +147,7 @@ class Api:
                 if (now := {**view, "seconds": 0}) != last:
                     yield _shown(request, {"deployment": view})
                     last = now
-                if view["outcome"] is not None:
+                if view["outcome"] is not None or self._is_ending:
                     return
                 await self._queue.wait_for_change(_EVENT_SECONDS)
 
@@ -162,7 +168,7 @@ class Api:
                     yield {"line": line}
                 if found:
                     continue
-                if not follow or saved.ended_at:
+                if not follow or saved.ended_at or self._is_ending:
                     return
                 await self._queue.wait_for_change(_EVENT_SECONDS)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import site
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,17 @@ _QUIET_SECONDS = 3.0
 _UNDO_SECONDS = 900.0
 _END_SECONDS = 30.0
 _SOCKET_PATH_BYTES = 90  # sun_path holds 108, a long TMPDIR would not fit
+# Isolated as we are ourselves; else -P keeps a folder called agent in the working directory from
+# being taken for ours.
+_FLAGS = ("-I",) if sys.flags.isolated else ("-P",)
+_PROGRAM = """
+import sys
+root = sys.argv.pop(1)
+if root not in sys.path:
+    sys.path.insert(0, root)
+from agent.__main__ import main
+sys.exit(main())
+"""
 
 
 class PrivateAgent:
@@ -81,7 +91,7 @@ class PrivateAgent:
 
     def _start(self) -> subprocess.Popen[bytes]:
         lifeline, self._lifeline = os.pipe()
-        argv = [sys.executable, "-P", "-m", "agent", "--foreground"]
+        argv = [sys.executable, *_FLAGS, "-c", _PROGRAM, _root(), "--foreground"]
         if self._config is not None:
             argv += ["--config", os.path.abspath(self._config)]
         argv += ["--socket", self._socket_path, "--lifeline", str(lifeline)]
@@ -92,7 +102,6 @@ class PrivateAgent:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_environment(),
                     pass_fds=(lifeline,),
                     start_new_session=True,  # Ctrl-C is ours to tell it
                 )
@@ -158,17 +167,9 @@ def _private_dir() -> str:
     return tempfile.mkdtemp(prefix="agentctl-", dir="/tmp")
 
 
-def _environment() -> dict[str, str]:
-    """Ours, and the way to this same `agent` where it is a checkout.
-
-    -P keeps a folder called agent in the working directory from being taken for it.
-    """
-    root = os.path.dirname(os.path.dirname(os.path.abspath(agent.__file__)))
-    environment = dict(os.environ)
-    if root not in [*site.getsitepackages(), site.getusersitepackages()]:
-        before = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else root
-    return environment
+def _root() -> str:
+    """The folder in which this same `agent` lies: a checkout, site-packages, or the .deb's own."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(agent.__file__)))
 
 
 def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:

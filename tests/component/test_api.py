@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,6 +258,20 @@ def test_stop_hook_of_the_old_revision_that_fails_blocks_nothing(host: AgentHost
     assert view["outcome"] == "succeeded"
     note = next(step["note"] for step in view["steps"] if step["name"] == "stop")
     assert "old revision 2" in note
+
+
+@pytest.mark.parametrize("what", ["events", "log?follow=1"])
+def test_who_follows_does_not_keep_the_agent_from_ending(host: AgentHost, what: str) -> None:
+    name = begin_waiting(host)
+    lines = host.client.stream(f"/v1/deployments/{name}/{what}")
+    assert next(lines)
+    host.terminate()
+    (host.base / "gate").touch()
+    started = time.monotonic()
+    assert host.wait_for_end() == 0
+    assert time.monotonic() - started < 5
+    host.start()
+    assert host.wait_for_outcome(name)["outcome"] == "succeeded"
 
 
 def test_second_agent_on_the_same_state_is_refused(host: AgentHost) -> None:
