@@ -42,6 +42,7 @@ NEVER = {
 APART = {
     "client": ("model.errors",),
     "publish": ("model", "formats", "system", "archive"),
+    "doctor": ("client", "model", "formats", "system", "store"),
     "cli": ("client", "model", "formats", "publish"),
 }
 LIBRARIES = {
