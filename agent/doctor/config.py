@@ -49,7 +49,7 @@ def _look_at_file(file: Path, host: Host) -> Iterator[Finding]:
             f"Give it to root alone: chown root: {found[0].place}; chmod go-w {found[0].place}",
         )
     mode = file.stat().st_mode
-    if mode & stat.S_IROTH and os.access(file, os.R_OK) and _secrets(file):
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH and _secrets(file):
         yield finding.problem(
             f"everybody may read {file}, which holds {', '.join(_secrets(file))}",
             f"Let root alone read it: chmod 0600 {file}",
