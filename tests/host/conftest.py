@@ -62,9 +62,9 @@ def disks() -> dict[str, list[Path]]:
     return {}
 
 
-@pytest.fixture(params=base.SUITES)
+@pytest.fixture(scope="session", params=base.SUITES)
 def suite(request: pytest.FixtureRequest) -> str:
-    """Debian 12, and Debian 13."""
+    """Debian 12, and Debian 13; of the session, so that a worker begins with all tests of one."""
     return str(request.param)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -151,6 +152,14 @@ class DebHost:
     def show(self, unit: str, name: str) -> str:
         """A property of a unit."""
         return self.host.output("systemctl", "show", "--value", f"--property={name}", unit)
+
+    def processes(self) -> list[str]:
+        """Command lines of everything that runs on it."""
+        found = []
+        for path in self.host.path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has just ended
+                found.append(path.read_text(errors="replace").replace("\0", " ").strip())
+        return found
 
     def installed(self) -> dict[str, str]:
         """Everything that is installed of the service, by path: mode, owner and content."""

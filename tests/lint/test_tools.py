@@ -21,14 +21,15 @@ def _run(*command: str | Path) -> None:
 
 
 def shell_scripts() -> list[Path]:
-    """Scripts by name or by first line."""
+    """Scripts by name, by first line, or as what bash loads."""
     first_line = re.compile(rb"#!\s*\S*(/|/env )(ba|da)?sh\b")
     found = []
     for path in files():
         if path.is_symlink() or path.suffix == ".py":
             continue
         with path.open("rb") as file:
-            if path.suffix == ".sh" or first_line.match(file.read(80)):
+            is_loaded = path.parent.name == "bash-completion"
+            if is_loaded or path.suffix == ".sh" or first_line.match(file.read(80)):
                 found.append(path)
     return found
 
