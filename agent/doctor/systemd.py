@@ -53,8 +53,9 @@ def _look_at_unit(unit: UnitState) -> Iterator[Finding]:
             f"Let it: systemctl enable {_UNIT}",
         )
     if unit.restarts:
+        times = "once" if unit.restarts == 1 else f"{unit.restarts} times"
         yield finding.warning(
-            f"systemd had to restart {_UNIT} {unit.restarts} times since it was started",
+            f"systemd had to restart {_UNIT} {times} since it was started",
             f"See why: journalctl -u {_UNIT} -p warning",
         )
     if unit.needs_reload:
