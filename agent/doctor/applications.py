@@ -27,7 +27,7 @@ def look(host: Host) -> Iterator[Finding]:
         if not database.exists():
             yield finding.ok("none was deployed yet")
             return
-        with inspection.open_copy(database, in_use=host.agent_pid() != 0) as state:
+        with inspection.open_copy(database, in_use=host.agent_pid() is not None) as state:
             yield from _look_at_deployments(host, state)
             for name in state.applications():
                 yield from _look_at(host, state, name)
@@ -38,10 +38,10 @@ def look(host: Host) -> Iterator[Finding]:
 def _look_at_deployments(host: Host, state: State) -> Iterator[Finding]:
     hold = state.hold()
     if hold is not None:
-        days = (time.time() - hold.since) / 86400
-        text = f"{hold.by} holds deployments for {days:.1f} days: {hold.reason}"
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(hold.since))
+        text = f"{hold.by} holds deployments since {since}: {hold.reason}"
         yield finding.warning(text, "Let them begin again: agentctl unhold")
-    for each in state.unfinished() if host.agent_pid() == 0 else ():
+    for each in state.unfinished() if host.agent_pid() is None else ():
         yield finding.problem(
             f"{_named(each)} has not ended, and no agent runs that could go on with it",
             "Start the agent, which resumes or undoes it: systemctl start deploy-agent",

@@ -43,8 +43,8 @@ class Host:
         except OSError:
             return 0 if self.is_system else os.geteuid()
 
-    def agent_pid(self) -> int:
-        """The agent that uses the state folder, 0 where none does.
+    def agent_pid(self) -> int | None:
+        """The agent that uses the state folder, None where none does; 0 for one unknown here.
 
         Read from proc_locks(5): taking the lock to see, if only for a moment, could keep an agent
         from starting.
@@ -54,8 +54,8 @@ class Host:
             for line in Path("/proc/locks").read_text("ascii").splitlines():
                 fields = line.split()
                 if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-                    return int(fields[4])
-        return 0
+                    return int(fields[4])  # 0: of a process namespace that is not seen from here
+        return None
 
 
 def find_host(config: Path | None, socket: Path | None) -> Host:

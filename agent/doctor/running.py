@@ -42,10 +42,10 @@ def _no_answer(host: Host, error: AgentError) -> Finding:
     if error.code is Code.NOT_PERMITTED:
         return finding.unknown(error.message)
     pid = host.agent_pid()
-    if pid:
+    if pid is not None:
         return finding.problem(
-            f"{error.message}, though pid {pid} uses {host.settings.state_dir}",
-            f"See what it does: journalctl _PID={pid} -n 50",
+            f"{error.message}, though pid {pid or '?'} uses {host.settings.state_dir}",
+            f"See what it does: journalctl {f'_PID={pid}' if pid else '-u deploy-agent'} -n 50",
         )
     return finding.problem(error.message, error.remedy)
 

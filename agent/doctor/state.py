@@ -27,9 +27,11 @@ def look(host: Host) -> Iterator[Finding]:
         if not database.exists():
             yield finding.ok(f"there is no {database} yet")
             return
-        with inspection.open_copy(database, in_use=host.agent_pid() != 0) as state:
+        pid = host.agent_pid()
+        with inspection.open_copy(database, in_use=pid is not None) as state:
             count = len(state.deployments())
-            yield finding.ok(f"{database} is whole, and knows {count} deployments")
+        user = "no agent uses it" if pid is None else f"pid {pid or '?'} uses it"
+        yield finding.ok(f"{database} is whole, and knows {count} deployments; {user}")
     except AgentError as error:
         yield unreadable(host, error)
 
