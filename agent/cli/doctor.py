@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _DOCTOR_SECONDS = 30.0  # its subjects have deadlines of their own, far below this
 _END_SECONDS = 1.0
+_SHOWN_LINES = 5
+_REINSTALL = "Where a module is missing or broken: apt-get install --reinstall deploy-agent"
+_HANGS = "See what hangs: ps -eo pid,stat,wchan:20,args | grep ' D'"
 _ANSWER_BYTES = 4 * 2**20
 _COLOURS = {"problem": "red", "warning": "yellow", "unknown": "yellow", "ok": "green"}
 _EXITS = """\
@@ -51,35 +54,40 @@ def run(args: argparse.Namespace) -> int:
 
 def _ask(argv: list[str]) -> Body:
     """The doctor's one line. It is not waited for any longer: a thread of it may hang."""
-    try:
-        doctor = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    except OSError as error:
-        raise from_os_error(error, "start the doctor", code=Code.INTERNAL) from error
-    assert doctor.stdout is not None
-    with doctor.stdout as answer:
-        line = _read_line(answer.fileno())
-    has_ended = _ensure_end(doctor)
-    if not line.endswith(b"\n"):
-        cause = f"it ended with {doctor.returncode}" if has_ended else "it hangs"
-        raise AgentError(
-            f"cannot look at this host: the doctor gave no answer, {cause}",
-            code=Code.INTERNAL,
-            remedy="Report this with what it said above",
-        )
-    body: Body = json.loads(line)
-    return body
+    # memory: on a full disk there would be no temporary file
+    with open(os.memfd_create("doctor", os.MFD_CLOEXEC), "rb") as said:
+        try:
+            doctor = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+            )
+        except OSError as error:
+            raise from_os_error(error, "start the doctor", code=Code.INTERNAL) from error
+        assert doctor.stdout is not None
+        with doctor.stdout as answer:
+            line = _read_line(answer.fileno())
+        _ensure_end(doctor)
+        if line.endswith(b"\n"):
+            body: Body = json.loads(line)
+            return body
+        said.seek(0)
+        details = said.read().decode(errors="replace").splitlines()[-_SHOWN_LINES:]
+    cause = "the doctor itself does not work" if details else f"it took {_DOCTOR_SECONDS:g} s"
+    raise AgentError(
+        f"cannot look at this host: {cause}",
+        code=Code.INTERNAL,
+        details=tuple(details),
+        remedy=_REINSTALL if details else _HANGS,
+    )
 
 
-def _ensure_end(doctor: subprocess.Popen[bytes]) -> bool:
-    """End it; False where not even KILL does, as a thread of it waits for a disk."""
+def _ensure_end(doctor: subprocess.Popen[bytes]) -> None:
+    """End it, or leave it behind: not even KILL ends one that waits for a disk."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         doctor.wait(_END_SECONDS)
-        return True
+        return
     doctor.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         doctor.wait(_END_SECONDS)
-        return True
-    return False
 
 
 def _read_line(descriptor: int) -> bytes:

@@ -15,6 +15,8 @@ from agent.model.errors import Code, from_os_error
 from agent.store import state
 from agent.store.state import State
 
+_MEMORY = "/dev/shm"  # noqa: S108 - the disk may be full; mkdtemp's names cannot be guessed
+
 
 @contextmanager
 def open_copy(path: Path, *, in_use: bool) -> Iterator[State]:
@@ -23,7 +25,8 @@ def open_copy(path: Path, *, in_use: bool) -> Iterator[State]:
     Raises AgentError: STATE_DAMAGED, STATE_TOO_NEW, NOT_PERMITTED, DISK_FULL.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="deploy-agent-") as folder:
+        folder_of_copy = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="deploy-agent-", dir=folder_of_copy) as folder:
             copy = Path(folder, path.name)
             if in_use:
                 _back_up(path, copy)

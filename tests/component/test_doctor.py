@@ -400,3 +400,16 @@ def test_the_lock_is_left_alone(doctor: Doctor) -> None:
         0o600,
     )
     assert doctor.host.is_answering()
+
+
+def test_a_doctor_that_cannot_start_says_why(doctor: Doctor) -> None:
+    broken = doctor.base / "broken"
+    broken.mkdir()
+    (broken / "psutil.py").write_text("raise ImportError('libc.so.7: not found')\n")
+    done = doctor.run("--json", PYTHONPATH=f"{broken}:{cli_server.ROOT}")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["message"] == "cannot look at this host: the doctor itself does not work"
+    assert error["details"][-1] == "ImportError: libc.so.7: not found"
+    assert "reinstall" in error["remedy"]
+    assert "Traceback" not in done.stderr
