@@ -16,8 +16,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from agent.system import processes
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -79,6 +77,8 @@ def is_local(address: Address) -> bool:
     """Whether a connection to this address ends on this host."""
     if address.is_loopback:
         return True
+    import psutil  # imported here: 1 MB of the daemon, which asks about 127.0.0.1 as a rule
+
     return any(
         plain(ipaddress.ip_address(each.address.partition("%")[0])) == address
         for entries in psutil.net_if_addrs().values()

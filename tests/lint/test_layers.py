@@ -56,6 +56,7 @@ LIBRARIES = {
 }
 # (file, what it imports in a function): why
 LATE_IMPORTS = {
+    ("agent/system/listeners.py", "psutil"): "1 MB, only for an address beyond loopback",
     ("agent/cli/main.py", "import_module()"): "only the command that is asked for",
     ("agent/cli/main.py", "difflib"): "only for a mistyped command",
     ("agent/cli/main.py", "traceback"): "only for a defect of ours",
