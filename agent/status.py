@@ -17,7 +17,7 @@ from agent.model.errors import AgentError, Code, NotFound
 from agent.model.release import Layout
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
-from agent.system import status_check
+from agent.system import ownership, status_check
 from agent.system.status_check import Verdict
 from agent.units import control, failure
 
@@ -136,20 +136,20 @@ class StatusView:
         ]
 
     async def _ask(self, appspec: AppSpec, version: str) -> dict[str, Any]:
-        checks = [each.status for each in appspec.services if each.status is not None]
-        if not checks:
-            return _health("unchecked", "the appspec names no status endpoint")
-        answers = await asyncio.gather(
-            *(
-                status_check.ask_once(
-                    self._equipment.http,
-                    check,
-                    version,
-                    timeout_seconds=_ASK_SECONDS,
-                )
-                for check in checks
+        questions = [
+            status_check.ask_once(
+                self._equipment.http,
+                service.status,
+                version,
+                owner=ownership.owner_of(service, self._equipment.systemd),
+                timeout_seconds=_ASK_SECONDS,
             )
-        )
+            for service in appspec.services
+            if service.status is not None
+        ]
+        if not questions:
+            return _health("unchecked", "the appspec names no status endpoint")
+        answers = await asyncio.gather(*questions)
         worst = next((each for each in answers if each.verdict is not Verdict.PROVED), answers[0])
         healthy = worst.verdict is Verdict.PROVED
         return _health("healthy" if healthy else "unhealthy", worst.detail, worst.reported_version)

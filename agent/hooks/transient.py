@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator, Sequence
 
 from agent.hooks import relay, sandbox
 from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark, HookWatch
-from agent.hooks.cgroup import Leaf, find_cgroup
+from agent.hooks.cgroup import Leaf
 from agent.hooks.group import GroupBackend, settled
 from agent.model.errors import AgentError, Code
 from agent.model.settings import HookSettings
-from agent.system import journal_reader, processes
+from agent.system import cgroups, journal_reader, processes
 from agent.system.deployment_log import plain
 from agent.system.journal_export import Entry
 from agent.system.journal_reader import Follower
@@ -267,7 +267,7 @@ def _matches(mark: HookMark) -> tuple[str, ...]:
 
 
 def _leaf(state: UnitState) -> Leaf | None:
-    path = find_cgroup(state.cgroup)
+    path = cgroups.unit_folder(state.cgroup)
     return Leaf(path) if path is not None else None
 
 

@@ -40,6 +40,13 @@ class Match(StrEnum):
     REGEX = "regex"
 
 
+class ServedBy(StrEnum):
+    """Whose answer counts: only that of the entry's own unit, or anybody's (a proxy's)."""
+
+    UNIT = "unit"
+    ANY = "any"
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """A script attached to a lifecycle event. location: relative to the release."""
@@ -91,6 +98,7 @@ class StatusCheck:
     url: str
     version: str = "/version"
     match: Match = Match.EXACT
+    served_by: ServedBy = ServedBy.UNIT
     healthy: tuple[tuple[str, str], ...] = ()
     within_seconds: float = 60.0
     stable_for_seconds: float = 5.0

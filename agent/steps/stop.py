@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.model.appspec import LifecycleEvent
 from agent.model.errors import AgentError
 from agent.steps.context import Context, Result
-from agent.system import status_check
+from agent.system import ownership, status_check
 from agent.units import undo as units_undo
 
 
@@ -66,4 +66,5 @@ async def _prove(ctx: Context) -> None:
                 ctx.current.revision.version,
                 cancel=ctx.cancel,
                 log=ctx.log,
+                owner=ownership.owner_of(service, ctx.systemd),
             )

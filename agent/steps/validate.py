@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from agent.model.appspec import AppSpec, LifecycleEvent
 from agent.steps.context import Context, Result
-from agent.system import status_check
+from agent.system import ownership, status_check
 from agent.units import control, watch
 
 
 async def do(ctx: Context) -> Result:
     """Run ValidateService, then let every status endpoint prove version and health.
 
-    From the start of its units on they have to stay up: one that ends fails this at once.
+    From the start of its units on they have to stay up: one that ends fails this at once. Of a
+    unit, only processes count that were started since this deployment began.
     """
     appspec = await ctx.appspec(ctx.release)
     units = ctx.units
@@ -33,6 +34,7 @@ async def _prove(ctx: Context, appspec: AppSpec) -> Result:
             ctx.release.revision.version,
             cancel=ctx.cancel,
             log=ctx.log,
+            owner=ownership.owner_of(service, ctx.systemd, since=ctx.deployment.started_at),
         )
         for service in appspec.services
         if service.status is not None

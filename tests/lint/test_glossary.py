@@ -14,6 +14,7 @@ ALLOWED = {
     ("agent/cli/progress.py", "task"): "rich's",
     ("agent/api.py", "handler"): "aiohttp's",
     ("agent/daemon.py", "task"): "asyncio's",
+    ("agent/doctor/applications.py", "util"): "a Debian package's name",
     ("agent/files/permissions.py", "util"): "a Debian package's name",
     ("agent/formats/schema.py", "instance"): "jsonschema's",
     ("agent/formats/traps.py", "node"): "a program's name",

@@ -17,6 +17,7 @@ from agent.model.appspec import (
     LifecycleEvent,
     Match,
     Permission,
+    ServedBy,
     Service,
     Severity,
     StatusCheck,
@@ -147,7 +148,7 @@ services:
       within: 2m
       stable_for: 500ms
   - unit: two.service
-    status: {url: https://localhost/s}
+    status: {url: https://localhost/s, served_by: any}
     consul: {name: go-service, port: 8080}
 """
     first, second = parsed(text).services
@@ -164,7 +165,7 @@ services:
             stable_for_seconds=0.5,
         ),
     )
-    assert second.status == StatusCheck(url="https://localhost/s")
+    assert second.status == StatusCheck(url="https://localhost/s", served_by=ServedBy.ANY)
     assert second.consul == {"name": "go-service", "port": 8080}
 
 
