@@ -2,7 +2,8 @@
 
 One thread does it all, but for what runs long outside of the interpreter's lock: the next batch
 of a zip is inflated in a second one. More threads were no quicker: a file is made by a handful of
-short system calls, and handing the lock over costs as much as one of them (measured).
+short system calls, and handing the lock over costs as much as one of them (measured). Links are
+made by a second process.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
+import posixpath
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.archive import names
 from agent.archive.ahead import ahead
 from agent.archive.batches import SMALL_BYTES, Batches
 from agent.archive.draft import Draft
+from agent.archive.link_queue import LinkQueue
+from agent.archive.linker import Wish
 from agent.archive.member import Member
 from agent.archive.refusals import refused
 from agent.archive.space import Space
@@ -27,6 +32,8 @@ from agent.archive.tree import Tree, write_all
 from agent.archive.zip_content import STORED, Feed
 from agent.model.errors import Code, from_os_error
 from agent.system.cancel import Cancel
+
+_LINKING = 4  # batches whose links are being made; their content is kept until they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +58,24 @@ def write_files(work: Work) -> int:
     """
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(Tree(work.tree, exact=work.exact))
-        old = stack.enter_context(Tree(work.old_tree)) if work.old_tree else None
+        links = None
+        if work.old_tree is not None:
+            links = stack.enter_context(LinkQueue(work.old_tree, work.tree))
         pool = stack.enter_context(ThreadPoolExecutor(1, "inflate"))
-        writer = _Writer(work, _Maker(tree, old, work.strip), pool)
+        writer = _Writer(work, _Maker(tree, work.strip), links, pool)
         while writer.write_batch():
             pass
+        writer.settle(leave=0)
         return writer.linked
 
 
 class _Maker:
     """Makes files in the tree."""
 
-    def __init__(self, tree: Tree, old: Tree | None, strip: int) -> None:
+    def __init__(self, tree: Tree, strip: int) -> None:
         self._tree = tree
-        self._old = old
         self._strip = strip
-        self._owner = (os.geteuid(), os.getegid())
+        self._folder = ""  # the last that was made for a link
 
     def make(self, member: Member, pieces: Iterable[bytes]) -> None:
         """Make one file from the pieces of its content."""
@@ -84,36 +93,20 @@ class _Maker:
         except OSError as error:
             raise from_os_error(error, f"write {path}", code=Code.INSTALL_FAILED) from error
 
-    def link(self, member: Member, beside: str = "") -> bool:
-        """Link the old release's file (as `beside`), if it still is what its index says.
-
-        A service may have written into it or changed its mode; the file system may not allow
-        (more) links. Then the file is written like any other.
-        """
-        if self._old is None:
-            return False
+    def wish(self, member: Member, beside: str = "") -> Wish:
+        """What to ask for to have the old release's file linked; the folder for it is made."""
         path = member.path[self._strip :]
-        try:
-            found = self._old.stat(path)
-            if (
-                found.st_mode != stat.S_IFREG | member.mode
-                or found.st_size != member.size
-                or found.st_mtime_ns != member.mtime_ns
-                or (found.st_uid, found.st_gid) != self._owner
-            ):
-                return False
-            self._tree.link_from(self._old, path, beside or path)
-        except OSError:
-            return False
-        return True
+        folder, _, name = path.rpartition("/")
+        if folder != self._folder:
+            with contextlib.suppress(OSError):  # making the file will tell why
+                self._tree.folder(folder, make=True)
+                self._folder = folder
+        return folder, name, beside or name, member.mode, member.size, member.mtime_ns
 
-    def replace_by_link(self, member: Member) -> bool:
-        """The same for a file that was written before it was known to be the old one."""
-        beside = f".{member.pos}.linked"
-        if not self.link(member, beside):
-            return False
-        self._tree.rename(beside, member.path[self._strip :])
-        return True
+    def rename(self, beside: str, member: Member) -> None:
+        """Put what lies beside a file in its place."""
+        path = member.path[self._strip :]
+        self._tree.rename(posixpath.join(names.parent(path), beside), path)
 
 
 class _Small(NamedTuple):
@@ -135,12 +128,16 @@ class _Batch(NamedTuple):
 class _Writer:
     """Reads content, decides what is the same as before, and writes down what was made."""
 
-    def __init__(self, work: Work, maker: _Maker, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, work: Work, maker: _Maker, links: LinkQueue | None, pool: ThreadPoolExecutor
+    ) -> None:
         self._work = work
         self._maker = maker
+        self._links = links
         self._pool = pool
         self._content = work.batches.content
         self._read: _Batch | None = None
+        self._linking: deque[list[_Small]] = deque()
         self.linked = 0
 
     def write_batch(self) -> bool:
@@ -169,19 +166,35 @@ class _Writer:
         ]
 
     def _make_batch(self, batch: _Batch) -> None:
+        self._link([file for file in batch.files if file.is_same])
         contents = iter(batch.contents.result())
         rows = []
         for member, packed, raw, is_same in batch.files:
-            if is_same and self._maker.link(member):
-                self.linked += 1
-                rows.append((member.pos, member.old_digest or raw, raw))
-                continue
-            content = self._content.unpacked(member, packed) if is_same else next(contents)
-            self._maker.make(member, (content,))
-            digest = raw if content is packed else hashlib.sha256(content).digest()
+            digest = member.old_digest if is_same else None
+            if digest is None:
+                content = next(contents)
+                self._maker.make(member, (content,))
+                digest = raw if content is packed else hashlib.sha256(content).digest()
             rows.append((member.pos, digest, raw))
         self._note(rows)
         self._note_done(sum(file.member.size for file in batch.files))
+
+    def _link(self, files: list[_Small]) -> None:
+        """Have files linked that are the same as before."""
+        if self._links is None or not files:
+            return
+        self._links.put([self._maker.wish(member) for member, _, _, _ in files])
+        self._linking.append(files)
+        self.settle(leave=_LINKING)
+
+    def settle(self, *, leave: int) -> None:
+        """Write what could not be linked, of all batches but the last ones."""
+        while self._links is not None and len(self._linking) > leave:
+            files, failed = self._linking.popleft(), self._links.take()
+            self.linked += len(files) - len(failed)
+            for number in failed:
+                member, packed, _, _ = files[number]
+                self._maker.make(member, (self._content.unpacked(member, packed),))
 
     def _make_big(self, member: Member) -> tuple[bytes, bytes]:
         """Make or link a file in pieces; the digests of its content and of its packed bytes."""
@@ -190,17 +203,24 @@ class _Writer:
             for piece in self._content.packed_pieces(member):
                 whole.update(piece)
                 self._work.cancel.check()
-            if _is_same(member, whole.digest()) and self._maker.link(member):
-                self.linked += 1
+            if _is_same(member, whole.digest()) and self._link_big(member):
                 self._note_done(member.size)
                 return member.old_digest, whole.digest()
         packed, content = hashlib.sha256(), hashlib.sha256()
         with contextlib.closing(self._pieces(member, packed.update, content.update)) as pieces:
             self._maker.make(member, pieces)
         digest = content.digest()
-        if digest == member.old_digest and self._maker.replace_by_link(member):
-            self.linked += 1
+        beside = f".{member.pos}.linked"
+        if digest == member.old_digest and self._link_big(member, beside):
+            self._maker.rename(beside, member)
         return digest, digest if member.method == STORED else packed.digest()
+
+    def _link_big(self, member: Member, beside: str = "") -> bool:
+        if self._links is None:
+            return False
+        linked = self._links.link(self._maker.wish(member, beside))
+        self.linked += linked
+        return linked
 
     def _pieces(
         self, member: Member, feed_packed: Feed, feed: Feed
