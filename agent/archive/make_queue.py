@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -25,6 +26,7 @@ from agent.system.process import Command
 _ALONE = 1000  # files; to link them takes about as long as to start a process
 _PIPE_BYTES = 2**20  # holds a batch while the one before is made
 _END_SECONDS = 60.0
+_STDERR = 2  # the agent's own: only a fault of ours is written there
 
 
 class MakeQueue:
@@ -95,7 +97,7 @@ class _Second:
             fcntl.fcntl(ask, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             command = Command((*program, *args), {}, stdin=asked)
-            self._process = process.children.start(command, answered, subprocess.DEVNULL)
+            self._process = process.children.start(command, answered, _STDERR)
         except OSError:
             self._ask.close()
             self._answer.close()
@@ -123,16 +125,21 @@ class _Second:
         with contextlib.suppress(BrokenPipeError):
             self._ask.close()
         self._answer.close()
-        try:
-            process.children.wait(self._process, _END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            process.children.wait(self._process)
+        self._wait()
 
     def _ended(self) -> TransientError:
+        code = self._wait()
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         return TransientError(
-            "cannot write the release: the process that makes its files has ended",
+            f"cannot write the release: the process that makes its files ended by {how}",
             code=Code.INSTALL_FAILED,
-            remedy="Look for what ended it (dmesg tells if memory was short), then run:"
-            " agentctl retry",
+            remedy="Look for its last words in the agent's log, and in dmesg for a lack of memory,"
+            " then run: agentctl retry",
         )
+
+    def _wait(self) -> int:
+        try:
+            return process.children.wait(self._process, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return process.children.wait(self._process)

@@ -143,9 +143,12 @@ def hear(end: BinaryIO) -> Any:
 def main(agent: str, exact: str, tree: str, old: str) -> None:
     """Answer each list of wishes with the numbers of those that were not fulfilled."""
     maker = Maker(tree, old, exact=exact == "exact")
-    # without its agent it must not go on: a new one removes what it made
-    while (wishes := hear(sys.stdin.buffer)) is not None and os.getppid() == int(agent):
-        say(maker.make(wishes), sys.stdout.buffer)
+    try:
+        # without its agent it must not go on: a new one removes what it made
+        while (wishes := hear(sys.stdin.buffer)) is not None and os.getppid() == int(agent):
+            say(maker.make(wishes), sys.stdout.buffer)
+    except BrokenPipeError:
+        os._exit(0)  # nobody waits for the answer, nor for a complaint when it is flushed
 
 
 if __name__ == "__main__":

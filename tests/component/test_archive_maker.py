@@ -94,7 +94,7 @@ def test_the_end_of_the_second_process_is_an_error_that_may_pass(trees: tuple[Pa
         queue.take()
         queue.take()
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(TransientError, match="has ended"):
+        with pytest.raises(TransientError, match="ended by SIGKILL"):
             ask_again(queue)
     assert pid not in process.children.pids()
 
