@@ -32,7 +32,7 @@ from agent.archive.zip_content import STORED, Feed
 from agent.model.errors import Code, from_os_error
 from agent.system.cancel import Cancel
 
-_MAKING = 3  # batches on their way through the queue; their content is kept until they are made
+_MAKING = 2  # batches on their way through the queue; their content is kept until they are made
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Protocol
 from agent.files import walk
 from agent.system.cancel import Cancel
 
+_CACHE_KIB = 128  # it is read once, in order
 CHANGED_LIMIT = 5000  # beyond it, little is saved
 _QUERY = (
     "SELECT path, mtime_ns, size, mode | 32768, uid, gid FROM committed.installed NOT INDEXED"
@@ -53,6 +54,7 @@ class EarlyLook(threading.Thread):
         try:
             with closing(sqlite3.connect(":memory:", uri=True)) as database:
                 self._committed.attach(database)
+                database.execute(f"PRAGMA committed.cache_size = -{_CACHE_KIB}")
                 with closing(walk.Folders()) as folders:
                     self.is_whole = self._look(database, folders)
         except (OSError, sqlite3.Error):
