@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from agent.files import acl, choose, compare, owners, planfile, selinux, volumes, wanted
+from agent.files import acl, choose, compare, early, owners, planfile, selinux, volumes, wanted
+from agent.files.early import Committed
 from agent.files.owners import Capture
 from agent.model.appspec import AppSpec, FileExistsBehavior
 from agent.model.errors import AgentError, Code, from_os_error
@@ -19,13 +20,6 @@ from agent.system import process
 from agent.system.cancel import Cancel
 
 _DETAILS = 1000  # lines of an error; agentctl plan has them all
-
-
-class Committed(Protocol):
-    """The files that committed revisions own on this host."""
-
-    def attach(self, connection: sqlite3.Connection) -> None:
-        """Make them readable as committed.installed on a connection opened with uri=True."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +87,9 @@ def _make(
         _save_request(plan, request)
         for text in problems:
             planfile.add_finding(plan, "problem", text)
-        wanted.expand(plan, request.appspec, request.application)
-        found = compare.compare(plan, _behavior(request), cancel)
+        with early.looking(committed, request.application, cancel) as look:
+            wanted.expand(plan, request.appspec, request.application)
+            found = compare.compare(plan, _behavior(request), cancel, look)
         _name_applications(plan, request.application)
         owners.name_owners(plan, capture, replaced=found.replaced)
         _warn_of_changes(plan, found)
