@@ -58,16 +58,20 @@ def make_plan(
     committed: Committed,
     *,
     problems: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     capture: Capture = process.capture_blocking,
     cancel: Cancel,
 ) -> Summary:
     """Write work_dir/plan.db, complete and on the disk. Touches nothing else; blocks.
 
     problems: what others found already (hooks whose user does not exist); the plan refuses on it.
+    warnings: what others found that is worth knowing.
     Raises AgentError when the plan cannot be made; what is found to be wrong is in the plan.
     """
     try:
-        return _make(request, committed, problems, capture, cancel)
+        found = [("problem", text) for text in problems]
+        found += [("warning", text) for text in warnings]
+        return _make(request, committed, found, capture, cancel)
     except OSError as error:
         doing = f"look at {error.filename}" if error.filename else "make the plan"
         raise from_os_error(error, doing, code=Code.PLAN_REFUSED) from error
@@ -76,7 +80,7 @@ def make_plan(
 def _make(
     request: PlanRequest,
     committed: Committed,
-    problems: Sequence[str],
+    known: Sequence[tuple[str, str]],
     capture: Capture,
     cancel: Cancel,
 ) -> Summary:
@@ -85,8 +89,8 @@ def _make(
         plan.execute("ATTACH DATABASE ? AS release", (index,))
         committed.attach(plan)
         _save_request(plan, request)
-        for text in problems:
-            planfile.add_finding(plan, "problem", text)
+        for kind, text in known:
+            planfile.add_finding(plan, kind, text)
         with early.looking(committed, request.application, cancel) as look:
             wanted.expand(plan, request.appspec, request.application)
             found = compare.compare(plan, _behavior(request), cancel, look)

@@ -67,8 +67,8 @@ def _plan_files(ctx: Context) -> Revision:
         limits=ctx.settings.limits,
     )
     hooks = [hook for hooks in appspec.hooks.values() for hook in hooks]
-    problems = runas.check_runas(hooks)
-    plan.make_plan(request, ctx.installed, problems=problems, cancel=ctx.cancel)
+    problems, warnings = runas.check_runas(hooks)
+    plan.make_plan(request, ctx.installed, problems=problems, warnings=warnings, cancel=ctx.cancel)
     return revision
 
 
