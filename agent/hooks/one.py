@@ -212,7 +212,7 @@ class OneHook:
             "APPLICATION": scene.application,
             "REVISION_VERSION": scene.version,
             "LIFECYCLE_EVENT": hook.event,
-            "STEP": scene.pass_name,
+            "STEP": scene.pass_name.removeprefix("undo "),
             "HOOK": hook.location,
         }
 
