@@ -41,11 +41,13 @@ class HookMark:
 class HookEnd:
     """How a hook ended. left_over: what still runs of it, even after KILL if it did not succeed.
 
-    hints: what its backend knows of why it failed.
+    readers: what reads the output of these, and of whatever else holds it. hints: what its backend
+    knows of why it failed.
     """
 
     completed: Completed
     left_over: tuple[Process, ...]
+    readers: tuple[Process, ...] = ()
     hints: tuple[str, ...] = ()
 
     @property

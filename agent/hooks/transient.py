@@ -75,8 +75,9 @@ class TransientBackend:
         async with self._heard(mark, watch) as follower:
             try:
                 await self._systemd.run(unit, wait_seconds=wait_seconds)
-            except AgentError:  # it may be the client only that failed, as PID 1 began anew
-                if not (await self._ask(unit.name)).is_known:
+            except AgentError as error:
+                # it may be the client only that failed, as PID 1 began anew
+                if error.code is Code.CONFLICT or not (await self._ask(unit.name)).is_known:
                     raise
             return await self._end_of(await self._wait_for_end(unit.name), follower)
 
@@ -215,9 +216,11 @@ class TransientBackend:
             )
         if state.result == "signal" and await self._systemd.is_stopping():
             await asyncio.Event().wait()  # for our own SIGTERM: a shutdown is no failure of a hook
-        left_over = await asyncio.to_thread(_settled_members, state)
+        left = await asyncio.to_thread(_settled_members, state)
+        readers = await asyncio.to_thread(lambda: tuple(filter(relay.is_reader, left)))
         await follower.finish()
-        return HookEnd(_completed(state), tuple(left_over), _hints(state))
+        left_over = tuple(each for each in left if each not in readers)
+        return HookEnd(_completed(state), left_over, readers=readers, hints=_hints(state))
 
     def _properties(
         self, mark: HookMark, command: Command, timeout_seconds: float
@@ -277,7 +280,10 @@ def _members(state: UnitState) -> list[Process]:
 
 
 def _settled_members(state: UnitState) -> list[Process]:
-    """What a hook left, without what reads its output; blocks until that has read it all."""
+    """What a hook left; blocks until the reader of its output has come to the end of it.
+
+    The reader stays while something holds the output, be it in another cgroup.
+    """
     leaf = _leaf(state)
     if leaf is None:
         return []
@@ -286,11 +292,12 @@ def _settled_members(state: UnitState) -> list[Process]:
     while left and all(map(relay.is_reader, left)) and time.monotonic() < deadline:
         time.sleep(_SHORTEST_PAUSE)
         left = leaf.members()
-    return [each for each in left if not relay.is_reader(each)]
+    return left
 
 
 def _describe_members(state: UnitState) -> list[str]:
-    return [processes.describe(each) for each in _members(state)]
+    found = (each for each in _members(state) if not relay.is_reader(each))
+    return [processes.describe(each) for each in found]
 
 
 def _completed(state: UnitState) -> Completed:

@@ -21,7 +21,7 @@ Take = Callable[[Sequence[Entry]], None]
 """Is given entries in their order, never twice; called in a thread."""
 
 _READ_SECONDS = 60.0
-_SYNC_SECONDS = 10.0
+_SYNC_SECONDS = 60.0  # it waits for the disk
 _GRACE_SECONDS = 1.0
 _ENDLESS_SECONDS = 10 * 365 * 86400.0
 

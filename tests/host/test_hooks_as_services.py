@@ -207,6 +207,14 @@ def test_left_over_is_ended_if_configured(serving_host: DebHost) -> None:
     assert not [line for line in serving_host.processes() if line.startswith("left-by-the-hook")]
 
 
+def test_what_left_its_cgroup_may_go_on_writing(serving_host: DebHost) -> None:
+    loop = "until [ -e /tmp/go ]; do sleep 0.05; done; echo late; exec -a wrote-late sleep 300"
+    hook = f"#!/bin/bash\nsystemd-run --quiet --scope bash -c '{loop}' &\nsleep 0.5\n"
+    assert deploy_good(serving_host, hook)["seconds"] < 30
+    serving_host.host.write("/tmp/go", "")
+    wait_until(lambda: any("wrote-late" in line for line in serving_host.processes()), _SECONDS)
+
+
 def test_left_over_has_its_unit_for_as_long_as_it_runs(serving_host: DebHost) -> None:
     host = serving_host.host
     name = "left-by-the-hook"
