@@ -129,22 +129,24 @@ class Record:
         """Set why the deployment failed."""
         failure = self.failure(error, place)
         self.change(failure=failure)
-        self._say_failure(f"{place} failed", failure, messages.of_failure(failure.code))
+        self._say_failure(f"{place} failed", error, failure, messages.of_failure(failure.code))
 
     def fail_step(self, error: AgentError, name: StepName, *, is_undo: bool = False) -> None:
         """Set why a step failed, when that is not why the deployment did."""
         failure = self.failure(error, name)
         self.step(name, status=Status.FAILED, failure=failure)
         if is_undo:
-            self._say_failure(f"undo of {name} failed", failure, Message.UNDO_FAILED)
+            self._say_failure(f"undo of {name} failed", error, failure, Message.UNDO_FAILED)
         else:
-            self._say_failure(f"{name} failed", failure, messages.of_failure(failure.code))
+            self._say_failure(f"{name} failed", error, failure, messages.of_failure(failure.code))
 
-    def _say_failure(self, what: str, failure: Failure, message: Message) -> None:
+    def _say_failure(
+        self, what: str, error: AgentError, failure: Failure, message: Message
+    ) -> None:
         """One entry that explains itself, to whoever reads nothing but the journal."""
         self.say(
             f"{what}: {failure.message}",
-            *failure.evidence,
+            *error.details,  # other evidence was said just before
             f"next: {failure.next}",
             message=message,
             level=logging.ERROR,

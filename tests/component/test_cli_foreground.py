@@ -184,7 +184,7 @@ def test_agent_that_does_not_start_says_why(laptop: Laptop) -> None:
     laptop.config.write_text("state_dri: /x\n")
     done = laptop.agentctl("deploy", "x.zip")
     assert done.returncode == 1
-    assert "the private agent ended with 1" in done.stderr
+    assert "the private agent ended with 78" in done.stderr
     assert "state_dri" in done.stderr
 
 

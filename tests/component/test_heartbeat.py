@@ -1,0 +1,97 @@
+"""A source that hangs is what stops the watchdog's beat; a deployment that runs is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent import heartbeat
+from agent.daemon import Daemon, Options
+from agent.heartbeat import Heartbeat
+from agent.model.deployment import Deployment, Revision
+from agent.model.errors import Code, TransientError
+from agent.model.settings import Settings
+from agent.poller import Poller
+from agent.queue import DeploymentQueue
+from tests.waiting import wait_until_async
+
+
+class Source:
+    """Answers when it is let; "away" raises."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.is_away = False
+
+    def __str__(self) -> str:
+        return "source of the test"
+
+    def desired(self) -> list[Revision]:
+        self.gate.wait(8)
+        if self.is_away:
+            raise TransientError("cannot ask", code=Code.SOURCE_UNAVAILABLE, remedy="Wait")
+        return []
+
+    async def report(self, _deployment: Deployment) -> None:
+        """Nothing is reported."""
+
+
+@pytest.fixture
+async def poller(state_dir: Path) -> AsyncIterator[Poller]:
+    settings = Settings(state_dir=state_dir / "state", run_dir=state_dir / "run")
+    daemon = await asyncio.to_thread(Daemon, settings, Options(settings.run_dir / "sock"))
+    queue = DeploymentQueue(daemon._equipment)
+    poller = Poller(Source(), daemon._state, queue, seconds=0.05)
+    running = asyncio.create_task(poller.run())
+    yield poller
+    poller.source.gate.set()  # type: ignore[attr-defined]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await asyncio.to_thread(daemon._state.close)
+
+
+async def test_source_that_hangs_stops_the_beat(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(heartbeat.journal, "notify", lambda **said: told.append(said) or True)
+    monkeypatch.setattr(heartbeat, "_STUCK_SECONDS", 0.05)
+    beating = Heartbeat(poller._queue, [poller])
+    await wait_until_async(beating._stuck)
+    await beating.beat()
+    await beating.beat()
+    assert {"WATCHDOG": "1"} not in told
+    assert [each.message for each in caplog.records].count(
+        "source of the test has not answered for 0.05 s: systemd will start the agent anew"
+    ) == 1
+    poller.source.gate.set()  # type: ignore[attr-defined]
+    await wait_until_async(lambda: not beating._stuck())
+    await beating.beat()
+    assert told[-1] == {"WATCHDOG": "1"}
+    assert {"STATUS": "waiting: source of the test: nothing desired"} in told
+
+
+async def test_problem_of_a_source_is_told_once_and_its_end(
+    poller: Poller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "agent.poller")
+    source = poller.source
+    assert isinstance(source, Source)
+    source.is_away = True
+    source.gate.set()
+
+    async def wait_for(sentence: str) -> None:
+        await wait_until_async(lambda: poller.decision == sentence)
+
+    await wait_for("source of the test: cannot ask")
+    source.is_away = False
+    await wait_for("source of the test: nothing desired")
+    assert [each.message for each in caplog.records] == [
+        "source of the test: cannot ask. Wait",
+        "source of the test answers again",
+        "source of the test: nothing desired",
+    ]
