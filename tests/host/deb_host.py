@@ -103,10 +103,12 @@ class DebHost:
         return self.host.run("agentctl", *argv, user=user, check=False, seconds=_END_SECONDS)
 
     def request(self, web: Web) -> str:
-        """Ask for a deployment; its id."""
-        path = self.put_bundle(web)
-        asked = self.host.output("agentctl", "deploy", path, "--detach", "--json")
-        return str(json.loads(asked)["deployment"]["id"])
+        """Ask for a deployment; its id, or "last" where a fault struck before it could be told."""
+        asked = self.agentctl("deploy", self.put_bundle(web), "--detach", "--json")
+        try:
+            return str(json.loads(asked.stdout)["deployment"]["id"])
+        except (ValueError, KeyError):
+            return "last"
 
     def deploy(self, web: Web) -> dict[str, Any]:
         """Deploy with agentctl, to the end; what the API says of it then."""
