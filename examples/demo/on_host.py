@@ -5,6 +5,7 @@ Where there can be no such host, the demo runs in the foreground of this machine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -50,20 +51,8 @@ class NoHost(Exception):
 
 def _on_new_host() -> int:
     begun = time.monotonic()
-    if base.missing():
-        raise NoHost(base.missing())
-    try:
-        say("a Debian 12 with systemd boots in a container on this machine: `host#` is typed there")
-        disk = base.ensure_base("bookworm")
-        own = lab.Lab()
-    except (commands.CommandFailed, OSError) as error:
-        raise NoHost(error) from error
+    own, host = _boot()
     with own:
-        host = own.host("demo", disk)
-        try:
-            host.boot()
-        except (commands.CommandFailed, TimeoutError) as error:
-            raise NoHost(error) from error
         try:
             Demo(own, host).show()
         except (commands.CommandFailed, TimeoutError) as error:
@@ -73,6 +62,22 @@ def _on_new_host() -> int:
             return 1
     say(f"1.215 serves again. The host is gone, nothing is left; {time.monotonic() - begun:.0f} s")
     return 0
+
+
+def _boot() -> tuple[lab.Lab, Host]:
+    if base.missing():
+        raise NoHost(base.missing())
+    say("a Debian 12 with systemd boots in a container on this machine: `host#` is typed there")
+    with contextlib.ExitStack() as stack:
+        try:
+            disk = base.ensure_base("bookworm")
+            own = stack.enter_context(lab.Lab())
+            host = own.host("demo", disk)
+            host.boot()
+        except (commands.CommandFailed, TimeoutError, OSError) as error:
+            raise NoHost(str(error)) from error
+        stack.pop_all()
+    return own, host
 
 
 class Demo:
