@@ -1,16 +1,13 @@
 """The real agent with one fault put into its lifecycle table: what a crash test starts.
 
 Usage: python -m tests.fault_agent CONFIG [FAULT], where FAULT is JSON:
-{"row": "install", "at": "do-before|do-after|undo-before|undo-after",
- "how": "fail|hang|kill|power-cut|wait"}
-hang runs into the row's time limit, wait stays until it is aborted; power-cut is for a host of
-tests/lab: it stops all of it at once.
+{"row": "install", "at": "do-before|do-after|undo-before|undo-after", "how": "fail|hang|kill|wait"}
+hang runs into the row's time limit, wait stays until it is aborted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import dataclasses
 import json
 import logging
@@ -26,15 +23,11 @@ from agent.model.errors import AgentError, Code
 from agent.steps.context import Context, Result
 
 HANG_LIMIT_SECONDS = 1.5
-# RB_POWER_OFF of reboot(2): in a process namespace, SIGKILL for everything in it
-_POWER_OFF = 0x4321FEDC
 
 
 async def _strike(how: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "power-cut":
-        ctypes.CDLL(None).reboot(_POWER_OFF)
     if how in ("hang", "wait"):
         await asyncio.Event().wait()
     raise AgentError("cannot go on: this fault was put in", code=Code.INTERNAL)

@@ -5,6 +5,7 @@ Where there can be no such host, the demo runs in the foreground of this machine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.lab import base, commands, lab
 from tests.lab.hosts import Host
@@ -50,20 +51,8 @@ class NoHost(Exception):
 
 def _on_new_host() -> int:
     begun = time.monotonic()
-    if base.missing():
-        raise NoHost(base.missing())
-    try:
-        say("a Debian 12 with systemd boots in a container on this machine: `host#` is typed there")
-        disk = base.ensure_base("bookworm")
-        own = lab.Lab()
-    except (commands.CommandFailed, OSError) as error:
-        raise NoHost(error) from error
+    own, host = _boot()
     with own:
-        host = own.host("demo", disk)
-        try:
-            host.boot()
-        except (commands.CommandFailed, TimeoutError) as error:
-            raise NoHost(error) from error
         try:
             Demo(own, host).show()
         except (commands.CommandFailed, TimeoutError) as error:
@@ -73,6 +62,22 @@ def _on_new_host() -> int:
             return 1
     say(f"1.215 serves again. The host is gone, nothing is left; {time.monotonic() - begun:.0f} s")
     return 0
+
+
+def _boot() -> tuple[lab.Lab, Host]:
+    if base.missing():
+        raise NoHost(base.missing())
+    say("a Debian 12 with systemd boots in a container on this machine: `host#` is typed there")
+    with contextlib.ExitStack() as stack:
+        try:
+            disk = base.ensure_base("bookworm")
+            own = stack.enter_context(lab.Lab())
+            host = own.host("demo", disk)
+            host.boot()
+        except (commands.CommandFailed, TimeoutError, OSError) as error:
+            raise NoHost(str(error)) from error
+        stack.pop_all()
+    return own, host
 
 
 class Demo:
@@ -96,9 +101,10 @@ class Demo:
         self._drop("1.216", "--broken", "version")
         self._on_host("agentctl", "status")
         self._ask()
-        say("what the agent said of it, and what the host has run")
-        self._on_host("journalctl", "-u", "deploy-agent", "-o", "cat", "-n", "25")
         self._on_host("agentctl", "history")
+        say("what the journal has on it; without -p: every step, hook and unit")
+        newest = self._history()[0]["id"]
+        self._on_host("journalctl", f"DEPLOYMENT_ID={newest}", "-p", "warning", "-o", "cat")
         serves = json.loads(self._status().stdout)["version"]
         if serves != "1.215":
             raise commands.CommandFailed(f"1.215 should serve again, {serves} does")
@@ -131,11 +137,16 @@ class Demo:
         wait_until(lambda: self._has_ended(version), _DEPLOYMENT_SECONDS)
 
     def _has_ended(self, version: str) -> bool:
-        asked = self._host.run("agentctl", "history", "go-service", "--json", check=False)
-        return asked.returncode == 0 and any(
+        return any(
             each["version"] == version and each["status"] in ("done", "failed")
-            for each in json.loads(asked.stdout)["deployments"]
+            for each in self._history()
         )
+
+    def _history(self) -> list[dict[str, Any]]:
+        """The deployments of this host, newest first; none while the agent is starting."""
+        asked = self._host.run("agentctl", "history", "go-service", "--json", check=False)
+        found: list[dict[str, Any]] = json.loads(asked.stdout).get("deployments", [])
+        return found
 
     def _ask(self) -> None:
         """The endpoint, from outside of the host."""

@@ -33,6 +33,11 @@ ExecStart=
 ExecStart=/opt/fault/once
 RestartSec=50ms
 """
+# systemd.unit(5): reboot(2) at once, nothing is stopped or synced
+_POWER_CUT = """Restart=no
+[Unit]
+FailureAction=poweroff-immediate
+"""
 
 
 class DebHost:
@@ -50,12 +55,17 @@ class DebHost:
         self.wait_for_agent()
 
     def put_fault(self, row: str, at: str, how: str) -> None:
-        """Restart the agent with a fault in its table (tests/fault_agent.py) that strikes once."""
+        """Restart the agent with a fault in its table (tests/fault_agent.py) that strikes once.
+
+        how: also "power-cut", which takes the whole host down with the agent.
+        """
+        is_power_cut = how == "power-cut"
         self.host.write("/opt/fault/fault_agent.py", _FAULT_AGENT.read_text())
         self.host.write("/opt/fault/once", _ONCE, mode=0o755)
-        fault = {"row": row, "at": at, "how": how}
+        fault = {"row": row, "at": at, "how": "kill" if is_power_cut else how}
         self.host.write("/opt/fault/fault", json.dumps(fault))
-        self.host.write("/etc/systemd/system/deploy-agent.service.d/fault.conf", _DROP_IN)
+        drop_in = _DROP_IN + _POWER_CUT if is_power_cut else _DROP_IN
+        self.host.write("/etc/systemd/system/deploy-agent.service.d/fault.conf", drop_in)
         self.host.run("systemctl", "daemon-reload")
         self.host.run("systemctl", "restart", "deploy-agent")
         self.wait_for_agent()
@@ -103,10 +113,12 @@ class DebHost:
         return self.host.run("agentctl", *argv, user=user, check=False, seconds=_END_SECONDS)
 
     def request(self, web: Web) -> str:
-        """Ask for a deployment; its id."""
-        path = self.put_bundle(web)
-        asked = self.host.output("agentctl", "deploy", path, "--detach", "--json")
-        return str(json.loads(asked)["deployment"]["id"])
+        """Ask for a deployment; its id, or "last" where a fault struck before it could be told."""
+        asked = self.agentctl("deploy", self.put_bundle(web), "--detach", "--json")
+        try:
+            return str(json.loads(asked.stdout)["deployment"]["id"])
+        except (ValueError, KeyError):
+            return "last"
 
     def deploy(self, web: Web) -> dict[str, Any]:
         """Deploy with agentctl, to the end; what the API says of it then."""
