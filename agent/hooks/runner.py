@@ -185,13 +185,13 @@ class HookRunner:
     async def look_back(self, deployment_id: str) -> Past:
         """How the agent before this one left a deployment."""
         known = await asyncio.to_thread(record.load, self._layout.work_dir(deployment_id))
-        if known.parted_in:
-            return Past(known.parted_in, was_orderly=True)
-        if known.running is not None and await self._backend.is_there(
-            one.make_mark(deployment_id, known, known.running)
-        ):
-            return Past(known.pass_name)
-        return Past()
+        was_orderly = known.parted_in != ""
+        if known.running is None:
+            return Past(known.parted_in, was_orderly=was_orderly)
+        # one that has begun, and whose end nobody can tell any more, must not begin again
+        mark = one.make_mark(deployment_id, known, known.running)
+        is_there = await self._backend.is_there(mark)
+        return Past(known.pass_name, was_orderly=was_orderly) if is_there else Past()
 
     async def take_over(self, deployment_id: str, *, goes_on: bool) -> list[str]:
         """Begin after look_back(). Unless the pass goes on, its hook is ended: as clear() does."""
