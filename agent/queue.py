@@ -7,9 +7,11 @@ import contextlib
 import dataclasses
 import logging
 import time
+from pathlib import Path
 
 from agent import recovery, runner
 from agent.equipment import Equipment
+from agent.hooks.record import Past
 from agent.model.deployment import (
     Current,
     Deployment,
@@ -27,6 +29,7 @@ from agent.system.deployment_log import DeploymentLog
 logger = logging.getLogger(__name__)
 
 _BEGIN_AGAIN_SECONDS = 5.0
+_ABORT = "abort"  # in the deployment's folder
 
 
 class DeploymentQueue:
@@ -130,7 +133,9 @@ class DeploymentQueue:
     async def abort(self, deployment_id: str, *, by: str, now: bool) -> None:
         """End a waiting deployment, or tell the running one to stop and undo. Raises Conflict."""
         if self.running is not None and self.running.deployment.id == deployment_id:
-            self.running.abort(f"aborted by {by}", now=now)
+            reason = f"aborted by {by}"
+            self.running.abort(reason, now=now)
+            await asyncio.to_thread(_note_abort, self._layout.work_dir(deployment_id), reason)
             self._notify()
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
@@ -197,9 +202,10 @@ class DeploymentQueue:
             on_change=self._notify,
         )
         steps = list(record.steps.values())
-        past = await self._equipment.hooks.look_back(deployment.id)
+        abort_reason = await asyncio.to_thread(_read_abort, work_dir)
+        past = Past() if abort_reason else await self._equipment.hooks.look_back(deployment.id)
         entry = recovery.choose_entry(deployment, steps, self._equipment.rows, past)
-        self.running = runner.Run(self._equipment, record)
+        self.running = runner.Run(self._equipment, record, abort_reason=abort_reason)
         ended = await self.running.run(entry)
         logger.info("%s: %s", ended.id, ended.outcome)
 
@@ -231,6 +237,22 @@ class DeploymentQueue:
     async def wait_for_end(self, seconds: float) -> None:
         """Return when a deployment ends, at the latest after `seconds`."""
         await _wait(self._ended, seconds)
+
+
+def _note_abort(work_dir: Path, reason: str) -> None:
+    """So that an agent that is restarted meanwhile does not go on with it."""
+    try:
+        (work_dir / _ABORT).write_text(reason, "utf-8")
+    except OSError as error:
+        logger.warning("cannot save the abort in %s: %s", work_dir, error.strerror)
+
+
+def _read_abort(work_dir: Path) -> str:
+    """Why the deployment was aborted, "" if it was not."""
+    try:
+        return (work_dir / _ABORT).read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -28,10 +28,13 @@ class StopRequested(Exception):
 class Run:
     """One deployment on its way through the table."""
 
-    def __init__(self, equipment: Equipment, record: Record) -> None:
+    def __init__(self, equipment: Equipment, record: Record, *, abort_reason: str = "") -> None:
+        """abort_reason: why it was aborted before this start of the agent, "" if it was not."""
         self.record = record
         self._equipment = equipment
         self._work = RowWork(equipment, record)
+        if abort_reason:
+            self._work.abort(abort_reason, now=False)
         self._layout = Layout(equipment.settings.state_dir)
         self._work_dir = self._layout.work_dir(record.deployment.id)
         self._stopping = False
@@ -103,6 +106,7 @@ class Run:
             self.record.say(f"{begun}: {entry.why}")
             await self._take_over(goes_on=entry.goes_on)
         else:
+            await self._equipment.hooks.tidy()
             revision = self.deployment.revision
             self.record.say(
                 f"deploying {revision.application} {revision.version} from {revision.bundle},"
@@ -116,14 +120,16 @@ class Run:
 
     def _fail_by_stop(self) -> None:
         step = self.deployment.step or StepName.FETCH
-        self.record.fail(
-            AgentError(
-                f"cannot finish {step}: the agent was stopped in it (killed, or power was lost)",
-                code=Code.AGENT_STOPPED,
-                remedy="Find out why (journalctl -u deploy-agent), then run: agentctl retry",
-            ),
-            step,
+        error = AgentError(
+            f"cannot finish {step}: the agent was stopped in it (killed, or power was lost)",
+            code=Code.AGENT_STOPPED,
+            remedy="Find out why (journalctl -u deploy-agent), then run: agentctl retry",
         )
+        try:
+            self._work.check_abort()
+        except AgentError as abort:
+            error = abort
+        self.record.fail(error, step)
 
     async def _go_forward(self, index: int) -> int:
         """Do the rows from `index` on, and commit; the index of the row that failed."""

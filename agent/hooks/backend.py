@@ -41,11 +41,13 @@ class HookMark:
 class HookEnd:
     """How a hook ended. left_over: what still runs of it, even after KILL if it did not succeed.
 
-    hints: what its backend knows of why it failed.
+    readers: what reads the output of these, and of whatever else holds it. hints: what its backend
+    knows of why it failed.
     """
 
     completed: Completed
     left_over: tuple[Process, ...]
+    readers: tuple[Process, ...] = ()
     hints: tuple[str, ...] = ()
 
     @property
@@ -60,11 +62,18 @@ class HookEnd:
 
 
 class HookWatch(Protocol):
-    """What a backend tells of a hook while it runs; all of it may come from a thread."""
+    """What a backend tells of a hook while it runs; all of it may come from a thread.
+
+    is_leaving: whether the agent is about to end.
+    """
 
     @property
     def output(self) -> HookOutput:
         """Where what it writes goes to."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """See above."""
 
     def begun(self, main: Process) -> None:
         """Its main process was started."""
@@ -84,7 +93,8 @@ class HookBackend(Protocol):
         """Run a hook until its main process ends.
 
         Unless it ends with exit code 0, all its processes are ended before this returns: TERM,
-        grace, KILL. So it is when the caller is cancelled, but for what leave() says.
+        grace, KILL. So it is when the caller is cancelled, unless the hook outlives the agent, and
+        the agent is leaving: then it goes on.
         """
 
     async def adopt(self, mark: HookMark, *, watch: HookWatch) -> HookEnd:
@@ -93,14 +103,14 @@ class HookBackend(Protocol):
     async def is_there(self, mark: HookMark, /) -> bool:
         """Whether there is a hook to adopt, running or ended."""
 
-    async def forget(self, mark: HookMark, /) -> None:
+    async def forget(self, mark: HookMark, end: HookEnd, /) -> None:
         """A hook's end was saved, and nothing of it runs: what tells of its end may go."""
 
     async def stop(self, mark: HookMark) -> list[str]:
         """TERM, grace, KILL of all that still runs of a hook: each "pid command"."""
 
-    def leave(self) -> None:
-        """The agent ends: a hook that outlives it goes on when its run() is cancelled from now."""
+    async def forget_if_over(self, mark: HookMark, /) -> bool:
+        """Forget a hook that left something, if nothing of that runs any more."""
 
 
 class EndsWithAgent:
@@ -116,8 +126,9 @@ class EndsWithAgent:
         """See HookBackend."""
         return False
 
-    async def forget(self, _mark: HookMark) -> None:
+    async def forget(self, _mark: HookMark, _end: HookEnd) -> None:
         """See HookBackend."""
 
-    def leave(self) -> None:
+    async def forget_if_over(self, _mark: HookMark) -> bool:
         """See HookBackend."""
+        return False

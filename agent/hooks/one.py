@@ -19,8 +19,10 @@ from agent.hooks.scene import HookScene
 from agent.model.errors import AgentError
 from agent.model.settings import HookSettings, Leftover
 from agent.system import processes
+from agent.system.cancel import Cancel
 from agent.system.deployment_log import HookOutput
 from agent.system.processes import Process
+from agent.system.threads import run_blocking
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class OneHook:
         self._scene = scene
         self._attempt = attempt
         self._log = scene.log
+        self._has_ended = False  # the run that is under way
 
     async def run(self) -> None:
         """Run it to its end, or go on with it; raises AgentError if it does not succeed."""
@@ -82,11 +85,12 @@ class OneHook:
         try:
             end = await self._try_in_time(output, adopted)
         except asyncio.CancelledError:
-            if self._means.departure.is_leaving:
+            if self._means.departure.is_leaving and not self._has_ended:
                 self._say("goes on while the agent is away")
                 raise
             await asyncio.to_thread(output.close)
-            self._say("stopped, and all its processes ended")
+            if not self._has_ended:
+                self._say("stopped, and all its processes ended")
             raise
         except AgentError as error:
             await asyncio.to_thread(output.close)
@@ -156,7 +160,8 @@ class OneHook:
         """One run, a new one or one to adopt. Its end is saved before anything of it goes."""
         backend = self._means.backend
         known = await asyncio.to_thread(record.load, self._means.work_dir)
-        watch = Watch(self._means.work_dir, known, output)
+        watch = Watch(self._means, known, output)
+        self._has_ended = False
         is_new = run.number == 0
         if is_new:
             run = await asyncio.to_thread(watch.begin, run)
@@ -167,7 +172,9 @@ class OneHook:
                 end = await backend.run(mark, command, timeout_seconds=timeout_seconds, watch=watch)
             else:
                 end = await backend.adopt(mark, watch=watch)
-            await asyncio.to_thread(watch.end, end)
+            self._means.departure.was_cut = not (end.is_success or end.asks_for_retry)
+            self._has_ended = True
+            await run_blocking(Cancel(), watch.end, end)
             await self._let_go(mark, end, watch)
         except asyncio.CancelledError:
             if not self._means.departure.is_leaving:
@@ -185,12 +192,13 @@ class OneHook:
 
     async def _let_go(self, mark: HookMark, end: HookEnd, watch: Watch) -> None:
         """Name what a successful hook left, and end it if so configured."""
-        if not end.is_success or not end.left_over:
-            await self._means.backend.forget(mark)
+        if not end.is_success or not (end.left_over or end.readers):
+            await self._means.backend.forget(mark, end)
             return
-        names = await asyncio.to_thread(_describe, end.left_over)
         must_end = self._means.settings.leftover is Leftover.KILL
-        self._say(f"{names}{' (killed)' if must_end else ''}")
+        if end.left_over:
+            names = await asyncio.to_thread(_describe, end.left_over)
+            self._say(f"{names}{' (killed)' if must_end else ''}")
         if must_end:
             identities = tuple(process.identity for process in end.left_over)
             await self._means.backend.stop(dataclasses.replace(mark, known=identities))
@@ -204,7 +212,7 @@ class OneHook:
             "APPLICATION": scene.application,
             "REVISION_VERSION": scene.version,
             "LIFECYCLE_EVENT": hook.event,
-            "STEP": scene.pass_name,
+            "STEP": scene.pass_name.removeprefix("undo "),
             "HOOK": hook.location,
         }
 
@@ -212,10 +220,15 @@ class OneHook:
 class Watch:
     """What is saved while a hook runs (a HookWatch)."""
 
-    def __init__(self, work_dir: Path, known: HookRecord, output: HookOutput) -> None:
+    def __init__(self, means: Means, known: HookRecord, output: HookOutput) -> None:
         self.known = known
         self.output = output
-        self._work_dir = work_dir
+        self._means = means
+
+    @property
+    def is_leaving(self) -> bool:
+        """See HookWatch."""
+        return self._means.departure.is_leaving
 
     def begin(self, run: HookRun) -> HookRun:
         """A run is about to begin; the run with its number."""
@@ -236,7 +249,7 @@ class Watch:
         if end is None or not end.is_success:
             self._save(self.known.end(()))
         else:
-            left_over = tuple(process.identity for process in end.left_over)
+            left_over = tuple(each.identity for each in (*end.left_over, *end.readers))
             self._save(self.known.end(left_over, succeeded=True))
 
     def without_left_over(self) -> None:
@@ -245,7 +258,7 @@ class Watch:
 
     def _save(self, known: HookRecord) -> None:
         self.known = known
-        save(self._work_dir, known)
+        save(self._means.work_dir, known)
 
 
 def make_mark(

@@ -16,6 +16,7 @@ _READER = "deploy-hook-output"
 # the TERM that ends them. A hook that a signal ended is followed by the same signal, as PID 1 is
 # to see it; 128 is added by the shell.
 _SCRIPT = f"""\
+PATH=/usr/bin:/bin
 exec 4> >(trap "" HUP INT TERM; exec -a {_READER} cat)
 reader=$!
 exec 2>/dev/null

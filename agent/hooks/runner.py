@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -139,11 +141,28 @@ class HookRunner:
                 await asyncio.to_thread(one.save, work_dir, known)
         return ended
 
+    async def tidy(self) -> None:
+        """Forget hooks of which nothing runs any more that they left on purpose."""
+        for deployment_id in await asyncio.to_thread(self._deployments):
+            work_dir = self._layout.work_dir(deployment_id)
+            known = await asyncio.to_thread(record.load, work_dir)
+            for run in (each for each in known.left if each.outlives):
+                mark = one.make_mark(deployment_id, known, run)
+                with contextlib.suppress(AgentError):  # there will be another time
+                    if await self._backend.forget_if_over(mark):
+                        known = known.without(run.number)
+                        await asyncio.to_thread(one.save, work_dir, known)
+
+    def _deployments(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._layout.state_dir / "deployments"))
+        except OSError:
+            return []
+
     # the agent ends, and another one takes over
 
     def leave(self) -> None:
         """The agent ends: hooks that outlive it go on without it, and no more are begun."""
-        self._backend.leave()
         self._departure.is_leaving = self._backend.outlives
         if self._departure.is_leaving and self._running is not None:
             self._departure.is_idle.set()
@@ -166,13 +185,13 @@ class HookRunner:
     async def look_back(self, deployment_id: str) -> Past:
         """How the agent before this one left a deployment."""
         known = await asyncio.to_thread(record.load, self._layout.work_dir(deployment_id))
-        if known.parted_in:
-            return Past(known.parted_in, was_orderly=True)
-        if known.running is not None and await self._backend.is_there(
-            one.make_mark(deployment_id, known, known.running)
-        ):
-            return Past(known.pass_name)
-        return Past()
+        was_orderly = known.parted_in != ""
+        if known.running is None:
+            return Past(known.parted_in, was_orderly=was_orderly)
+        # one that has begun, and whose end nobody can tell any more, must not begin again
+        mark = one.make_mark(deployment_id, known, known.running)
+        is_there = await self._backend.is_there(mark)
+        return Past(known.pass_name, was_orderly=was_orderly) if is_there else Past()
 
     async def take_over(self, deployment_id: str, *, goes_on: bool) -> list[str]:
         """Begin after look_back(). Unless the pass goes on, its hook is ended: as clear() does."""

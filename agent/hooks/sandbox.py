@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from agent.model.settings import HookSettings, Sandbox
 
+
+def _quoted(path: str) -> str:
+    """One path where systemd expects a list of them: systemd.syntax(7), "Quoting"."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 _KERNEL = (
     ("ProtectKernelTunables", "yes"),
     ("ProtectKernelModules", "yes"),
@@ -37,5 +44,5 @@ def properties(settings: HookSettings, release: str) -> list[tuple[str, str]]:
                 ("ProtectSystem", "strict"),
                 ("ProtectHome", "read-only"),
                 ("PrivateTmp", "yes"),
-                ("ReadWritePaths", release),
+                ("ReadWritePaths", _quoted(release)),
             ]

@@ -31,6 +31,7 @@ from agent.system.systemd import Systemd, TransientUnit, UnitState
 SLICE = "deploy-hooks.slice"
 
 _EVIDENCE_LINES = 20
+_QUICK_SECONDS = 0.3
 _DRAIN_SECONDS = 2.0
 _CLIENT_SECONDS = 30.0
 _SILENCE_SECONDS = 60.0
@@ -40,6 +41,7 @@ _ENDED = ("active", "failed", "inactive")  # active: it ended well, and RemainAf
 # systemd.exec(5), "Process Exit Codes": what keeps a service from being executed
 _NOT_STARTED = {
     200: "its working directory could not be entered",
+    203: "the shell that starts it could not be executed (/bin/bash)",
     217: "its user could not be had",
     226: "its sandbox could not be set up (hooks.sandbox)",
 }
@@ -54,11 +56,6 @@ class TransientBackend:
         self._systemd = systemd
         self._settings = settings
         self._by_marks = GroupBackend(grace_seconds=settings.grace_seconds)
-        self._is_leaving = False
-
-    def leave(self) -> None:
-        """See HookBackend."""
-        self._is_leaving = True
 
     async def is_there(self, mark: HookMark) -> bool:
         """See HookBackend."""
@@ -78,8 +75,9 @@ class TransientBackend:
         async with self._heard(mark, watch) as follower:
             try:
                 await self._systemd.run(unit, wait_seconds=wait_seconds)
-            except AgentError:  # it may be the client only that failed, as PID 1 began anew
-                if not (await self._ask(unit.name)).is_known:
+            except AgentError as error:
+                # it may be the client only that failed, as PID 1 began anew
+                if error.code is Code.CONFLICT or not (await self._ask(unit.name)).is_known:
                     raise
             return await self._end_of(await self._wait_for_end(unit.name), follower)
 
@@ -93,10 +91,22 @@ class TransientBackend:
                 watch.output.recall([entry.message for entry in said])
         return end
 
-    async def forget(self, mark: HookMark) -> None:
+    async def forget(self, mark: HookMark, end: HookEnd) -> None:
         """See HookBackend."""
+        if not end.is_success:
+            await self._systemd.reset_failed(_unit(mark))
+            return
         with contextlib.suppress(AgentError):
-            await self._stop_unit(_unit(mark))
+            await self._systemd.stop(_unit(mark), timeout_seconds=KILL_SECONDS)
+
+    async def forget_if_over(self, mark: HookMark) -> bool:
+        """See HookBackend."""
+        state = await self._systemd.state(_unit(mark))
+        if await asyncio.to_thread(_members, state):
+            return False
+        if state.is_known:
+            await self._stop_unit(state.name)
+        return True
 
     async def stop(self, mark: HookMark) -> list[str]:
         """See HookBackend. Also ends what has left the cgroup but can be told by its marks."""
@@ -134,11 +144,11 @@ class TransientBackend:
                 watch.heard(entries[written - 1].cursor)
 
         follower = Follower(_matches(mark), take, after_cursor=mark.cursor)
-        follower.start()
+        follower.start(after_seconds=_QUICK_SECONDS)
         try:
             yield follower
         except asyncio.CancelledError:
-            if not self._is_leaving:
+            if not watch.is_leaving:
                 await self.stop(mark)
                 await follower.finish()
             raise
@@ -204,9 +214,13 @@ class TransientBackend:
                 code=Code.HOOK_FAILED,
                 remedy=f"Find out who stopped it: journalctl -u {state.name}",
             )
-        left_over = await asyncio.to_thread(_settled_members, state)
+        if state.result == "signal" and await self._systemd.is_stopping():
+            await asyncio.Event().wait()  # for our own SIGTERM: a shutdown is no failure of a hook
+        left = await asyncio.to_thread(_settled_members, state)
+        readers = await asyncio.to_thread(lambda: tuple(filter(relay.is_reader, left)))
         await follower.finish()
-        return HookEnd(_completed(state), tuple(left_over), _hints(state))
+        left_over = tuple(each for each in left if each not in readers)
+        return HookEnd(_completed(state), left_over, readers=readers, hints=_hints(state))
 
     def _properties(
         self, mark: HookMark, command: Command, timeout_seconds: float
@@ -266,7 +280,10 @@ def _members(state: UnitState) -> list[Process]:
 
 
 def _settled_members(state: UnitState) -> list[Process]:
-    """What a hook left, without what reads its output; blocks until that has read it all."""
+    """What a hook left; blocks until the reader of its output has come to the end of it.
+
+    The reader stays while something holds the output, be it in another cgroup.
+    """
     leaf = _leaf(state)
     if leaf is None:
         return []
@@ -275,11 +292,12 @@ def _settled_members(state: UnitState) -> list[Process]:
     while left and all(map(relay.is_reader, left)) and time.monotonic() < deadline:
         time.sleep(_SHORTEST_PAUSE)
         left = leaf.members()
-    return [each for each in left if not relay.is_reader(each)]
+    return left
 
 
 def _describe_members(state: UnitState) -> list[str]:
-    return [processes.describe(each) for each in _members(state)]
+    found = (each for each in _members(state) if not relay.is_reader(each))
+    return [processes.describe(each) for each in found]
 
 
 def _completed(state: UnitState) -> Completed:

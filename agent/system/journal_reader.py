@@ -21,7 +21,7 @@ Take = Callable[[Sequence[Entry]], None]
 """Is given entries in their order, never twice; called in a thread."""
 
 _READ_SECONDS = 60.0
-_SYNC_SECONDS = 10.0
+_SYNC_SECONDS = 60.0  # it waits for the disk
 _GRACE_SECONDS = 1.0
 _ENDLESS_SECONDS = 10 * 365 * 86400.0
 
@@ -49,9 +49,12 @@ class Follower:
         self._take = take
         self._following: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to follow; to be called on the event loop."""
-        self._following = asyncio.create_task(self._follow())
+    def start(self, *, after_seconds: float = 0.0) -> None:
+        """Begin to follow; to be called on the event loop.
+
+        after_seconds: what is over by then costs no process that follows, and is read at the end.
+        """
+        self._following = asyncio.create_task(self._follow(after_seconds))
 
     async def stop(self) -> None:
         """Follow no more; what was not read yet is left."""
@@ -77,7 +80,8 @@ class Follower:
         elif completed.exit_code != 0:
             self.problem = f"journalctl: {_said(completed)}"
 
-    async def _follow(self) -> None:
+    async def _follow(self, after_seconds: float) -> None:
+        await asyncio.sleep(after_seconds)
         try:
             completed = await self._run(["--follow", "--no-tail"], _ENDLESS_SECONDS)
         except AgentError as error:

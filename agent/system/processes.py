@@ -157,5 +157,7 @@ def seconds_since(ticks: int) -> float:
 
 
 def boot_id() -> str:
-    """Tells one boot of the host from another."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    """Tells one boot of the host from another; a container keeps the kernel's id, but not PID 1."""
+    first = read_process(1)
+    kernel = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return f"{kernel} {first.start if first else 0}"

@@ -136,6 +136,13 @@ class Systemd:
         blocks = answer.out.split("\n\n")
         return {name: _parse_state(name, block) for name, block in zip(wanted, blocks, strict=True)}
 
+    async def is_stopping(self) -> bool:
+        """Whether the host is being shut down or rebooted."""
+        answer = await process.capture(
+            ["systemctl", "is-system-running"], timeout_seconds=_ASK_SECONDS
+        )
+        return answer.out == "stopping"
+
     async def start(self, name: str, *, timeout_seconds: float) -> None:
         """Start a unit, and wait for it as its Type= says; raises AgentError."""
         await self._change("start", name, timeout_seconds)
@@ -188,15 +195,18 @@ class Systemd:
 
         The exit code is systemd-run's own: what became of the unit is asked by state(). When the
         caller is cancelled, only systemd-run ends, and the unit goes on. Raises AgentError where
-        the unit could not be started at all.
+        the unit could not be started at all, with code CONFLICT where there is one of that name.
         """
         argv = ["systemd-run", "--quiet", f"--unit={unit.name}"]
         argv += [f"--property={name}={value}" for name, value in unit.properties]
         argv += [f"--setenv={name}={value}" for name, value in unit.environment.items()]
         argv += ["--", *(escape(word) for word in unit.argv)]
         completed, said = await self._run(argv, wait_seconds)
-        if completed.exit_code != 0 and not (await self.state(unit.name)).is_known:
-            raise _failed(f"start {unit.name}", said)
+        if completed.exit_code != 0:
+            if "was already loaded" in said:
+                raise _failed(f"start {unit.name}", said, code=Code.CONFLICT)
+            if not (await self.state(unit.name)).is_known:
+                raise _failed(f"start {unit.name}", said)
         return completed
 
     async def _switch(self, verb: str, names: Sequence[str]) -> str:
@@ -259,10 +269,10 @@ def _parse_state(name: str, block: str) -> UnitState:
     return UnitState(**fields)  # type: ignore[arg-type]
 
 
-def _failed(doing: str, said: str) -> AgentError:
+def _failed(doing: str, said: str, *, code: Code = Code.UNIT_FAILED) -> AgentError:
     lines = [line for line in said.splitlines() if line.strip()]
     return AgentError(
         f"cannot {doing}: {lines[0] if lines else 'systemd gave no reason'}",
-        code=Code.UNIT_FAILED,
+        code=code,
         details=tuple(lines[1:]),
     )

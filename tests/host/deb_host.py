@@ -63,7 +63,7 @@ class DebHost:
     def kill_agent(self) -> None:
         """SIGKILL to the daemon alone; systemd starts it again."""
         before = self.agent_pid()
-        self.host.run("kill", "-KILL", str(before))
+        self.host.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "deploy-agent")
         wait_until(lambda: self.agent_pid() not in (0, before), _START_SECONDS)
         self.wait_for_agent()
 

@@ -107,6 +107,10 @@ def test_agent_killed_in_a_hook(serving_host: DebHost) -> None:
     go(serving_host)
     view = assert_succeeded_once(serving_host, deployment_id)
     assert view["starts"] == 2
+    # clients of the agent that was killed
+    assert not [
+        each for each in serving_host.processes() if each.startswith(("systemd-run", "jour"))
+    ]
     assert_every_line_once(serving_host, deployment_id)
 
 
@@ -194,3 +198,38 @@ def test_hook_that_asks_for_another_try(serving_host: DebHost) -> None:
     view = serving_host.wait_for_outcome(deployment_id)
     assert view["outcome"] == "succeeded", view["failure"]
     assert begun(serving_host) == 2
+
+
+@pytest.mark.parametrize("signal_name", ["TERM", "KILL"])
+def test_an_abort_is_not_forgotten(serving_host: DebHost, signal_name: str) -> None:
+    deployment_id = request_waiting(serving_host)
+    assert serving_host.agentctl("abort", deployment_id).returncode == 0
+    if signal_name == "TERM":
+        serving_host.host.run("systemctl", "restart", "deploy-agent")
+        serving_host.wait_for_agent()
+    else:
+        serving_host.kill_agent()
+    view = serving_host.wait_for_outcome(deployment_id)
+    assert view["outcome"] == "aborted"
+    assert view["failure"]["code"] == "aborted"
+    assert not [line for line in serving_host.processes() if AFTER_INSTALL in line]
+    assert serving_host.serving() == "1"
+
+
+def test_shutdown_in_a_hook_is_not_its_failure(serving_host: DebHost) -> None:
+    deployment_id = request_waiting(serving_host)
+    serving_host.host.power_off()
+    serving_host.host.boot()
+    view = serving_host.wait_for_outcome(deployment_id)
+    assert view["outcome"] == "rolled_back"
+    assert view["failure"]["code"] == "agent-stopped"
+    serving_host.wait_until_serving("1")
+
+
+def test_systemd_and_the_journal_are_restarted(serving_host: DebHost) -> None:
+    deployment_id = request_waiting(serving_host)
+    for argv in (("daemon-reexec",), ("restart", "systemd-journald"), ("daemon-reload",)):
+        serving_host.host.run("systemctl", *argv)
+    go(serving_host)
+    assert_succeeded_once(serving_host, deployment_id)
+    assert_every_line_once(serving_host, deployment_id)

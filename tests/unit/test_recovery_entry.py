@@ -56,6 +56,37 @@ def test_row_in_each_status(index: int) -> None:
         assert found == (Direction.BACKWARD, index)
 
 
+@pytest.mark.parametrize("index", range(len(LIFECYCLE)))
+def test_what_goes_on_is_gone_on_with(index: int) -> None:
+    row = LIFECYCLE[index]
+    deployment = dataclasses.replace(DEPLOYMENT, step=row.name)
+    steps = [Step(row.name, Status.DOING, 1.0)]
+    for was_orderly in (False, True):
+        past = Past(row.name, was_orderly=was_orderly)
+        found = choose_entry(deployment, steps, LIFECYCLE, past)
+        assert (found.direction, found.index) == (Direction.FORWARD, index)
+        assert (found.goes_on, found.counts) == (True, not was_orderly)
+
+
+@pytest.mark.parametrize("index", range(len(LIFECYCLE)))
+def test_undo_goes_on_with_its_own_pass_only(index: int) -> None:
+    row = LIFECYCLE[index]
+    deployment = dataclasses.replace(DEPLOYMENT, step=row.name, status=Status.UNDOING)
+    for pass_name, goes_on in ((f"undo {row.name}", True), (row.name.value, False), ("", False)):
+        found = choose_entry(deployment, [], LIFECYCLE, Past(pass_name))
+        assert (found.direction, found.index) == (Direction.BACKWARD, index)
+        assert found.goes_on is goes_on
+
+
+def test_a_pass_that_is_not_the_one_of_the_step_changes_nothing() -> None:
+    doing = entry(StepName.INSTALL, Status.DOING, Past("before-install"))
+    assert doing == entry(StepName.INSTALL, Status.DOING)
+    done = entry(StepName.AFTER_INSTALL, Status.DONE, Past("after-install", was_orderly=True))
+    assert done == entry(StepName.AFTER_INSTALL, Status.DONE)
+    failed = entry(StepName.AFTER_INSTALL, Status.FAILED, Past("after-install", was_orderly=True))
+    assert failed == entry(StepName.AFTER_INSTALL, Status.FAILED)
+
+
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_ended_deployment_is_only_finished(outcome: Outcome) -> None:
     for index, row in enumerate(AFTERWARDS):
