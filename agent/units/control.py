@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from agent.model.appspec import AppSpec, Service
 from agent.model.errors import AgentError, Code
-from agent.system import journal_reader
+from agent.system import journal_reader, processes
 from agent.system.deployment_log import DeploymentLog
 from agent.system.systemd import Systemd, UnitState
 from agent.units import failure, record, unitfiles, watch
@@ -212,7 +212,7 @@ class UnitControl:
                 notes.append(note)
         finally:
             await lines.finish()
-        boot = await asyncio.to_thread(record.boot_id)
+        boot = await asyncio.to_thread(processes.boot_id)
         await self.change(known, started=started, boot=boot, cursor=lines.cursor)
         return "; ".join(notes)
 
@@ -253,7 +253,7 @@ class UnitControl:
         What is enabled runs again then, with another invocation, and the rest does not.
         """
         known = await self.load()
-        if known.boot != await asyncio.to_thread(record.boot_id):
+        if known.boot != await asyncio.to_thread(processes.boot_id):
             self.log.line("the host was booted since the units were started")
             await self.start(services, Scene({}, ""))
 

@@ -15,7 +15,6 @@ from agent.system import durable
 NAME = "units.json"
 
 _LEVEL = 1
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Record:
     reload_due: unit files may be other ones than systemd has read.
     scene:      None until the start step began.
     started:    by unit, what the start step started, in `boot`.
-    boot:       the kernel's id of the boot in which that was; units that are enabled are started
+    boot:       the id of the boot in which that was; units that are enabled are started
                 anew by the next one.
     cursor:     of the journal: what the units wrote until there is in the deployment's log.
     """
@@ -81,11 +80,6 @@ class Record:
     started: Mapping[str, Started] = field(default_factory=dict)
     boot: str = ""
     cursor: str = ""
-
-
-def boot_id() -> str:
-    """The id of this boot (random(4)); blocks."""
-    return _BOOT_ID.read_text().strip()
 
 
 def load(work_dir: Path) -> Record | None:
