@@ -36,9 +36,9 @@ format: setup  ## Let ruff put the code in shape
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-demo: setup  ## A good revision, a bad one, and the good one serving again
+demo: setup  ## On a Debian 12 booted for it: a good revision, a bad one, the good one serving again
 	@.ci/debian-packages demo
-	examples/demo/run
+	@examples/demo/run
 
 deb:  ## Build dist/deploy-agent_<version>_all.deb, for Debian 12 and 13
 	@.ci/debian-packages deb
@@ -49,7 +49,8 @@ bench: setup test-tools  ## Measure the agent's own overhead
 
 clean:  ## Remove everything that these targets made
 	rm -rf /var/tmp/deploy-agent-lab
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist examples/go-service/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 test-tools:

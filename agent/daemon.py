@@ -70,16 +70,20 @@ class Daemon:
         self._state = State(self._layout.database)
         self._sources: list[Source] = [_source(each) for each in settings.sources]
         self._http = HttpClient()
+        host_systemd = _systemd()
         self._equipment = equipment_module.Equipment(
             settings=settings,
             state=self._state,
             installed=InstalledFiles(self._layout.database),
             hooks=HookRunner(
-                self._layout, settings.hooks, choose_backend(settings.hooks), _commands_dir()
+                self._layout,
+                settings.hooks,
+                choose_backend(settings.hooks, host_systemd),
+                _commands_dir(),
             ),
             http=self._http,
             report=self._report,
-            systemd=_systemd(),
+            systemd=host_systemd,
             rows=rows,
             afterwards=afterwards,
         )
@@ -163,13 +167,23 @@ class Daemon:
         self.stop()
 
     async def _stop_work(self, queue: DeploymentQueue, work: asyncio.Task[None]) -> None:
-        """Stage one: the row that runs may end. Stage two: it is cut off; recovery takes over."""
+        """Stage one: the row that runs may end. Stage two: it is cut off; recovery takes over.
+
+        A hook that outlives the agent is not waited for.
+        """
         queue.stop()
-        _, pending = await asyncio.wait({work}, timeout=self._settings.shutdown_seconds)
-        if pending:
-            logger.info("the step that runs is cut off; recovery goes on at the next start")
+        self._equipment.hooks.leave()
+        idle = asyncio.create_task(self._equipment.hooks.wait_until_idle())
+        await asyncio.wait(
+            {work, idle},
+            timeout=self._settings.shutdown_seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        idle.cancel()
+        if not work.done():
+            logger.info("the step that runs is left; recovery goes on at the next start")
             work.cancel()
-            await asyncio.wait({work})
+        await asyncio.wait({work, idle})
 
 
 def _commands_dir() -> Path:

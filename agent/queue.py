@@ -7,9 +7,11 @@ import contextlib
 import dataclasses
 import logging
 import time
+from pathlib import Path
 
 from agent import recovery, runner
 from agent.equipment import Equipment
+from agent.hooks.record import Past
 from agent.model import messages
 from agent.model.deployment import (
     Current,
@@ -30,6 +32,7 @@ from agent.system.deployment_log import DeploymentLog
 logger = logging.getLogger(__name__)
 
 _BEGIN_AGAIN_SECONDS = 5.0
+_ABORT = "abort"  # in the deployment's folder
 
 
 class DeploymentQueue:
@@ -150,7 +153,9 @@ class DeploymentQueue:
     async def abort(self, deployment_id: str, *, by: str, now: bool) -> None:
         """End a waiting deployment, or tell the running one to stop and undo. Raises Conflict."""
         if self.running is not None and self.running.deployment.id == deployment_id:
-            self.running.abort(f"aborted by {by}", now=now)
+            reason = f"aborted by {by}"
+            self.running.abort(reason, now=now)
+            await asyncio.to_thread(_note_abort, self._layout.work_dir(deployment_id), reason)
             self.notify()
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
@@ -193,12 +198,11 @@ class DeploymentQueue:
             try:
                 await self._run_one(unfinished[0])
             except runner.StopRequested:
-                logger.info(
-                    "%s: left for the next start of the agent",
-                    unfinished[0].id,
-                    extra=_fields(unfinished[0]),
-                )
+                await self._part()
                 return
+            except asyncio.CancelledError:
+                await self._part()
+                raise
             except AgentError as error:
                 # it could not even be begun, as state cannot be written: tried again, as status
                 # should go on telling of it
@@ -230,10 +234,22 @@ class DeploymentQueue:
             on_change=self.notify,
         )
         steps = list(record.steps.values())
-        entry = recovery.choose_entry(deployment, steps, self._equipment.rows)
-        self.running = runner.Run(self._equipment, record)
+        abort_reason = await asyncio.to_thread(_read_abort, work_dir)
+        past = Past() if abort_reason else await self._equipment.hooks.look_back(deployment.id)
+        entry = recovery.choose_entry(deployment, steps, self._equipment.rows, past)
+        self.running = runner.Run(self._equipment, record, abort_reason=abort_reason)
         await self.running.run(entry)
         await asyncio.to_thread(memory.give_back)
+
+    async def _part(self) -> None:
+        """The agent is asked to end: the next one of this boot goes on where this one was."""
+        if self.running is None:
+            return
+        deployment = self.running.deployment
+        await self._equipment.hooks.part(deployment.id, self.running.pass_name)
+        logger.info(
+            "%s: left for the next start of the agent", deployment.id, extra=_fields(deployment)
+        )
 
     def stop(self) -> None:
         """Stop after the row that runs; the next start of the agent goes on from there."""
@@ -267,6 +283,22 @@ def _fields(
     if message is not None:
         named["MESSAGE_ID"] = message
     return {"fields": named}
+
+
+def _note_abort(work_dir: Path, reason: str) -> None:
+    """So that an agent that is restarted meanwhile does not go on with it."""
+    try:
+        (work_dir / _ABORT).write_text(reason, "utf-8")
+    except OSError as error:
+        logger.warning("cannot save the abort in %s: %s", work_dir, error.strerror)
+
+
+def _read_abort(work_dir: Path) -> str:
+    """Why the deployment was aborted, "" if it was not."""
+    try:
+        return (work_dir / _ABORT).read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from agent import recovery
 from agent.equipment import Equipment
 from agent.lifecycle import Row
 from agent.model.deployment import StepName
@@ -21,11 +22,15 @@ Work = Callable[[Context], Awaitable[Result | None]]
 
 
 class RowWork:
-    """Runs the work of one row after the other; is_undo: an abort is what it carries out."""
+    """Runs the work of one row after the other; is_undo: an abort is what it carries out.
+
+    pass_name: of the work that runs, or ran last.
+    """
 
     def __init__(self, equipment: Equipment, record: Record) -> None:
         self.abort_reason = ""
         self.is_undo = False
+        self.pass_name = ""
         self._equipment = equipment
         self._record = record
         self._cancel = Cancel()
@@ -46,6 +51,7 @@ class RowWork:
         limit = self._equipment.settings.step_timeouts.get(row.name, row.limit_seconds)
         if not self.abort_reason or self.is_undo:
             self._cancel = Cancel()
+        self.pass_name = recovery.pass_name(row, is_undo=self.is_undo)
         context = await asyncio.to_thread(self._context, row)
         if not self.is_undo:
             self.check_abort()  # it may have come while there was nothing to cut off
@@ -102,7 +108,7 @@ class RowWork:
             log=self._record.log,
             cancel=self._cancel,
             progress=progress,
-            pass_name=f"undo {row.name}" if self.is_undo else row.name.value,
+            pass_name=self.pass_name,
         )
 
 

@@ -27,10 +27,13 @@ class StopRequested(Exception):
 class Run:
     """One deployment on its way through the table."""
 
-    def __init__(self, equipment: Equipment, record: Record) -> None:
+    def __init__(self, equipment: Equipment, record: Record, *, abort_reason: str = "") -> None:
+        """abort_reason: why it was aborted before this start of the agent, "" if it was not."""
         self.record = record
         self._equipment = equipment
         self._work = RowWork(equipment, record)
+        if abort_reason:
+            self._work.abort(abort_reason, now=False)
         self._layout = Layout(equipment.settings.state_dir)
         self._work_dir = self._layout.work_dir(record.deployment.id)
         self._stopping = False
@@ -47,6 +50,11 @@ class Run:
     def abort_reason(self) -> str:
         """Why it was aborted, "" when it was not."""
         return self._work.abort_reason
+
+    @property
+    def pass_name(self) -> str:
+        """The row that runs and the way through it, as hooks are recorded."""
+        return self._work.pass_name
 
     def abort(self, reason: str, *, now: bool) -> None:
         """Stop at the next safe point and undo; `now`: end what runs, too. Raises Conflict."""
@@ -80,7 +88,8 @@ class Run:
         return self.deployment
 
     async def _begin(self, entry: Entry) -> None:
-        starts = self.deployment.starts + 1
+        starts = self.deployment.starts + (1 if entry.counts else 0)
+        is_first = self.deployment.starts == 0
         current = await asyncio.to_thread(
             self._equipment.state.current, self.deployment.revision.application
         )
@@ -91,15 +100,16 @@ class Run:
             previous_version=current.revision.version if current else "",
         )
         await self.record.save()
-        if starts > 1:
+        if not is_first:
+            begun = f"start {starts} of this deployment" if entry.counts else "the agent is back"
             self.record.say(
-                f"start {starts} of this deployment: {entry.why}",
+                f"{begun}: {entry.why}",
                 message=Message.DEPLOYMENT_RESUMED,
                 level=logging.WARNING,
             )
-            for ended in await self._equipment.hooks.clear(self.deployment.id):
-                self.record.say(f"ended what the interrupted hook left running: {ended}")
+            await self._take_over(goes_on=entry.goes_on)
         else:
+            await self._equipment.hooks.tidy()
             revision = self.deployment.revision
             self.record.say(
                 f"deploying {revision.application} {revision.version} from {revision.bundle},"
@@ -107,16 +117,23 @@ class Run:
                 message=Message.DEPLOYMENT_BEGUN,
             )
 
+    async def _take_over(self, *, goes_on: bool) -> None:
+        hooks = self._equipment.hooks
+        for ended in await hooks.take_over(self.deployment.id, goes_on=goes_on):
+            self.record.say(f"ended what the interrupted hook left running: {ended}")
+
     def _fail_by_stop(self) -> None:
         step = self.deployment.step or StepName.FETCH
-        self.record.fail(
-            AgentError(
-                f"cannot finish {step}: the agent was stopped in it (killed, or power was lost)",
-                code=Code.AGENT_STOPPED,
-                remedy="Find out why (journalctl -u deploy-agent), then run: agentctl retry",
-            ),
-            step,
+        error = AgentError(
+            f"cannot finish {step}: the agent was stopped in it (killed, or power was lost)",
+            code=Code.AGENT_STOPPED,
+            remedy="Find out why (journalctl -u deploy-agent), then run: agentctl retry",
         )
+        try:
+            self._work.check_abort()
+        except AgentError as abort:
+            error = abort
+        self.record.fail(error, step)
 
     async def _go_forward(self, index: int) -> int:
         """Do the rows from `index` on, and commit; the index of the row that failed."""
@@ -131,6 +148,7 @@ class Run:
                 ),
                 self.deployment.step or StepName.FETCH,
             )
+            await self._take_over(goes_on=False)
             return min(index, len(self._equipment.rows) - 1)
         for number in range(index, len(self._equipment.rows)):
             if not await self._do(self._equipment.rows[number]):

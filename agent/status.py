@@ -17,8 +17,9 @@ from agent.model.errors import AgentError, Code, NotFound
 from agent.model.release import Layout
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
-from agent.system import status_check
+from agent.system import ownership, status_check
 from agent.system.status_check import Verdict
+from agent.units import control, failure
 
 _ASK_SECONDS = 1.0
 
@@ -104,27 +105,51 @@ class StatusView:
         return views.whole_view(deployment, steps)
 
     async def _health(self, current: Current | None) -> dict[str, Any]:
-        """What the current revision's own status endpoints say at this moment."""
+        """What its units and the current revision's own status endpoints say at this moment."""
         if current is None:
             return _health("unknown", "nothing is deployed")
         try:
             appspec = await asyncio.to_thread(self._appspec, current)
+            units = await self._units(appspec)
         except AgentError as error:
             return _health("unknown", error.message)
-        checks = [each.status for each in appspec.services if each.status is not None]
-        if not checks:
-            return _health("unchecked", "the appspec names no status endpoint")
-        answers = await asyncio.gather(
-            *(
-                status_check.ask_once(
-                    self._equipment.http,
-                    check,
-                    current.revision.version,
-                    timeout_seconds=_ASK_SECONDS,
-                )
-                for check in checks
+        health = await self._ask(appspec, current.revision.version)
+        down = next((each["trouble"] for each in units if each["trouble"]), "")
+        if down:
+            health = {**health, "state": "unhealthy", "detail": down}
+        elif units and health["state"] == "unchecked":
+            names = ", ".join(each["unit"] for each in units)
+            health = _health("healthy", f"{names} up; the appspec names no status endpoint")
+        return {**health, "units": units}
+
+    async def _units(self, appspec: AppSpec) -> list[dict[str, Any]]:
+        """The states of its units; raises AgentError where systemd does not answer."""
+        systemd = self._equipment.systemd
+        names = [service.unit for service in control.with_units(appspec)]
+        if systemd is None or not names:
+            return []
+        states = await systemd.states(names)
+        enablements = await asyncio.gather(*map(systemd.enablement, names))
+        return [
+            views.unit_view(name, states[name], enablement, failure.find_fault(states[name]))
+            for name, enablement in zip(names, enablements, strict=True)
+        ]
+
+    async def _ask(self, appspec: AppSpec, version: str) -> dict[str, Any]:
+        questions = [
+            status_check.ask_once(
+                self._equipment.http,
+                service.status,
+                version,
+                owner=ownership.owner_of(service, self._equipment.systemd),
+                timeout_seconds=_ASK_SECONDS,
             )
-        )
+            for service in appspec.services
+            if service.status is not None
+        ]
+        if not questions:
+            return _health("unchecked", "the appspec names no status endpoint")
+        answers = await asyncio.gather(*questions)
         worst = next((each for each in answers if each.verdict is not Verdict.PROVED), answers[0])
         healthy = worst.verdict is Verdict.PROVED
         return _health("healthy" if healthy else "unhealthy", worst.detail, worst.reported_version)
@@ -141,4 +166,4 @@ class StatusView:
 
 
 def _health(state: str, detail: str, reported: str = "") -> dict[str, Any]:
-    return {"state": state, "detail": detail, "reported_version": reported}
+    return {"state": state, "detail": detail, "reported_version": reported, "units": []}

@@ -9,6 +9,7 @@ from typing import Any
 from agent.model.deployment import Current, Deployment, Failure, Step
 from agent.record import Record
 from agent.store.state import Hold, Quarantined
+from agent.system.systemd import UnitState
 
 SCHEMA = 1
 
@@ -104,6 +105,20 @@ def quarantine_view(entry: Quarantined) -> Json:
         "since": entry.since,
         "cause": entry.cause,
         "deployment_id": entry.deployment_id,
+    }
+
+
+def unit_view(name: str, state: UnitState, enablement: str, trouble: str) -> Json:
+    """A unit of the current revision, in systemd's words. trouble: "" while it runs."""
+    return {
+        "unit": name,
+        "active": state.active,
+        "sub": state.sub,
+        "result": state.result,
+        "enablement": enablement,
+        "main_pid": state.main_pid,
+        "restarts": state.restarts,
+        "trouble": trouble,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +21,27 @@ from agent.hooks.cgroup import CgroupBackend
 from agent.hooks.group import GroupBackend
 from agent.hooks.runner import HookRunner
 from agent.hooks.scene import BundleFacts, HookScene
+from agent.hooks.transient import TransientBackend
 from agent.model.appspec import Hook, LifecycleEvent
 from agent.model.errors import AgentError
 from agent.model.release import Layout
 from agent.model.settings import HookSettings
+from agent.system import systemd
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 
 START = LifecycleEvent.APPLICATION_START
 COMMANDS = Path(__file__).resolve().parent.parent / "hooks"
 _CGROUPS = cgroup.find_parent()
-BACKENDS = (pytest.param("cgroup", marks=pytest.mark.root), "group")
+_HAS_SYSTEMD = systemd.is_booted() and os.geteuid() == 0
+DEFAULT_BACKEND = "transient" if _HAS_SYSTEMD else "group"
+# what their lines are called in the log: the journal does not tell one from the other
+STDOUT, STDERR = ("output", "output") if _HAS_SYSTEMD else ("stdout", "stderr")
+BACKENDS = (
+    pytest.param("cgroup", marks=pytest.mark.root),
+    "group",
+    *(("transient",) if _HAS_SYSTEMD else ()),  # elsewhere tests/host has real hosts for it
+)
 
 DEAF_DAEMONS = f"""#!{sys.executable}
 # two daemons in sessions of their own, deaf to TERM; the second without environment or parent
@@ -69,9 +80,7 @@ class Scene:
             HookSettings(grace_seconds=0.3, retry_seconds=0.05),
             **settings,  # type: ignore[arg-type]
         )
-        self.runner = HookRunner(
-            self.layout, chosen, make_backend(backend, chosen.grace_seconds), COMMANDS
-        )
+        self.runner = HookRunner(self.layout, chosen, make_backend(backend, chosen), COMMANDS)
         self.log = DeploymentLog(self.work_dir / "log")
         self.cancel = Cancel()
         self.facts = HookScene(
@@ -85,6 +94,7 @@ class Scene:
             bundle=BundleFacts(bucket="bundles", key="shop-1.2.zip"),
             log=self.log,
             cancel=self.cancel,
+            pass_name="start",
         )
 
     def script(self, text: str | bytes, location: str = "run.sh", *, mode: int = 0o644) -> str:
@@ -124,13 +134,15 @@ class Scene:
             return 0
 
 
-def make_backend(name: str, grace_seconds: float) -> HookBackend:
-    """By its name: cgroup or group."""
+def make_backend(name: str, settings: HookSettings) -> HookBackend:
+    """By its name: cgroup, group or transient."""
     if name == "group":
-        return GroupBackend(grace_seconds=grace_seconds)
+        return GroupBackend(grace_seconds=settings.grace_seconds)
+    if name == "transient":
+        return TransientBackend(systemd.Systemd(), settings)
     if _CGROUPS is None:
         pytest.skip("no cgroup2 to write to: not shown is that a hook's whole cgroup ends with it")
-    return CgroupBackend(_CGROUPS, grace_seconds=grace_seconds)
+    return CgroupBackend(_CGROUPS, grace_seconds=settings.grace_seconds)
 
 
 def is_alive(pid: int) -> bool:

@@ -89,18 +89,6 @@ class Tree:
         folder, _, name = path.rpartition("/")
         os.symlink(target, name, dir_fd=self.folder(folder, make=True))
 
-    def link_from(self, other: Tree, old: str, path: str) -> None:
-        """Make `path` another name of the file `old` of another tree."""
-        old_folder, _, old_name = old.rpartition("/")
-        folder, _, name = path.rpartition("/")
-        os.link(
-            old_name,
-            name,
-            src_dir_fd=other.folder(old_folder),
-            dst_dir_fd=self.folder(folder, make=True),
-            follow_symlinks=False,
-        )
-
     def rename(self, old: str, new: str) -> None:
         """Give what is at `old` the name `new`, over whatever is there."""
         old_folder, _, old_name = old.rpartition("/")

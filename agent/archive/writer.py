@@ -1,8 +1,9 @@
 """Writing the files of an archive into a tree, or linking those that the old release has.
 
-One thread does it all, but for what runs long outside of the interpreter's lock: the next batch
-of a zip is inflated in a second one. More threads were no quicker: a file is made by a handful of
-short system calls, and handing the lock over costs as much as one of them (measured).
+Reading, hashing and deciding are one thread's work, but for what runs long outside of the
+interpreter's lock: the next batch of a zip is inflated in a second one. Files are made by a second
+process. More threads were no quicker: a file is made by a handful of short system calls, and
+handing the lock over costs as much as one of them (measured).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
+import posixpath
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from typing import NamedTuple
 from agent.archive.ahead import ahead
 from agent.archive.batches import SMALL_BYTES, Batches
 from agent.archive.draft import Draft
+from agent.archive.make_queue import MakeQueue
+from agent.archive.maker import Wish
 from agent.archive.member import Member
 from agent.archive.refusals import refused
 from agent.archive.space import Space
@@ -27,6 +31,8 @@ from agent.archive.tree import Tree, write_all
 from agent.archive.zip_content import STORED, Feed
 from agent.model.errors import Code, from_os_error
 from agent.system.cancel import Cancel
+
+_MAKING = 2  # batches on their way through the queue; their content is kept until they are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +57,23 @@ def write_files(work: Work) -> int:
     """
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(Tree(work.tree, exact=work.exact))
-        old = stack.enter_context(Tree(work.old_tree)) if work.old_tree else None
+        queue = stack.enter_context(MakeQueue(work.tree, work.old_tree, exact=work.exact))
         pool = stack.enter_context(ThreadPoolExecutor(1, "inflate"))
-        writer = _Writer(work, _Maker(tree, old, work.strip), pool)
+        writer = _Writer(work, _Files(tree, queue, work.strip), pool)
         while writer.write_batch():
             pass
+        writer.settle(leave=0)
         return writer.linked
 
 
-class _Maker:
-    """Makes files in the tree."""
+class _Files:
+    """Makes files in the tree, at once or by the queue."""
 
-    def __init__(self, tree: Tree, old: Tree | None, strip: int) -> None:
+    def __init__(self, tree: Tree, queue: MakeQueue, strip: int) -> None:
         self._tree = tree
-        self._old = old
         self._strip = strip
-        self._owner = (os.geteuid(), os.getegid())
+        self._folder = ""  # the last that was made for a wish
+        self.queue = queue
 
     def make(self, member: Member, pieces: Iterable[bytes]) -> None:
         """Make one file from the pieces of its content."""
@@ -84,36 +91,32 @@ class _Maker:
         except OSError as error:
             raise from_os_error(error, f"write {path}", code=Code.INSTALL_FAILED) from error
 
-    def link(self, member: Member, beside: str = "") -> bool:
-        """Link the old release's file (as `beside`), if it still is what its index says.
+    def wish(self, member: Member, content: bytes | None) -> Wish:
+        """What the queue is asked for; None: to link the old file. The folder for it is made."""
+        folder, _, name = member.path[self._strip :].rpartition("/")
+        if folder != self._folder:
+            self._make_folder(folder)
+        return folder, name, member.mode, member.size, member.mtime_ns, content
 
-        A service may have written into it or changed its mode; the file system may not allow
-        (more) links. Then the file is written like any other.
-        """
-        if self._old is None:
-            return False
-        path = member.path[self._strip :]
-        try:
-            found = self._old.stat(path)
-            if (
-                found.st_mode != stat.S_IFREG | member.mode
-                or found.st_size != member.size
-                or found.st_mtime_ns != member.mtime_ns
-                or (found.st_uid, found.st_gid) != self._owner
-            ):
-                return False
-            self._tree.link_from(self._old, path, beside or path)
-        except OSError:
-            return False
-        return True
+    def link(self, member: Member) -> bool:
+        """Link the old release's file, if it still is what its index says."""
+        folder, _, name = member.path[self._strip :].rpartition("/")
+        self._make_folder(folder)
+        return self.queue.link(folder, name, name, (member.mode, member.size, member.mtime_ns))
 
     def replace_by_link(self, member: Member) -> bool:
         """The same for a file that was written before it was known to be the old one."""
-        beside = f".{member.pos}.linked"
-        if not self.link(member, beside):
+        path, beside = member.path[self._strip :], f".{member.pos}.linked"
+        folder, _, name = path.rpartition("/")
+        if not self.queue.link(folder, name, beside, (member.mode, member.size, member.mtime_ns)):
             return False
-        self._tree.rename(beside, member.path[self._strip :])
+        self._tree.rename(posixpath.join(folder, beside), path)
         return True
+
+    def _make_folder(self, folder: str) -> None:
+        with contextlib.suppress(OSError):  # making a file in it will tell why
+            self._tree.folder(folder, make=True)
+            self._folder = folder
 
 
 class _Small(NamedTuple):
@@ -135,12 +138,13 @@ class _Batch(NamedTuple):
 class _Writer:
     """Reads content, decides what is the same as before, and writes down what was made."""
 
-    def __init__(self, work: Work, maker: _Maker, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, work: Work, files: _Files, pool: ThreadPoolExecutor) -> None:
         self._work = work
-        self._maker = maker
+        self._files = files
         self._pool = pool
         self._content = work.batches.content
         self._read: _Batch | None = None
+        self._making: deque[tuple[list[_Small], list[Wish]]] = deque()
         self.linked = 0
 
     def write_batch(self) -> bool:
@@ -170,18 +174,33 @@ class _Writer:
 
     def _make_batch(self, batch: _Batch) -> None:
         contents = iter(batch.contents.result())
-        rows = []
+        wishes, rows = [], []
         for member, packed, raw, is_same in batch.files:
-            if is_same and self._maker.link(member):
-                self.linked += 1
-                rows.append((member.pos, member.old_digest or raw, raw))
-                continue
-            content = self._content.unpacked(member, packed) if is_same else next(contents)
-            self._maker.make(member, (content,))
-            digest = raw if content is packed else hashlib.sha256(content).digest()
+            content, digest = None, member.old_digest if is_same else None
+            if digest is None:
+                content = next(contents)
+                digest = raw if content is packed else hashlib.sha256(content).digest()
+            wishes.append(self._files.wish(member, content))
             rows.append((member.pos, digest, raw))
+        self._files.queue.put(wishes)
+        self._making.append((batch.files, wishes))
         self._note(rows)
+        self.settle(leave=_MAKING)
         self._note_done(sum(file.member.size for file in batch.files))
+
+    def settle(self, *, leave: int) -> None:
+        """See that all batches are made but the last ones; what the queue could not do is done."""
+        while len(self._making) > leave:
+            files, wishes = self._making.popleft()
+            failed = self._files.queue.take()
+            self.linked += sum(file.is_same for file in files)
+            for number in failed:
+                member, packed, _, is_same = files[number]
+                content = wishes[number][-1]
+                self.linked -= is_same
+                if content is None:
+                    content = self._content.unpacked(member, packed)
+                self._files.make(member, (content,))
 
     def _make_big(self, member: Member) -> tuple[bytes, bytes]:
         """Make or link a file in pieces; the digests of its content and of its packed bytes."""
@@ -190,15 +209,15 @@ class _Writer:
             for piece in self._content.packed_pieces(member):
                 whole.update(piece)
                 self._work.cancel.check()
-            if _is_same(member, whole.digest()) and self._maker.link(member):
+            if _is_same(member, whole.digest()) and self._files.link(member):
                 self.linked += 1
                 self._note_done(member.size)
                 return member.old_digest, whole.digest()
         packed, content = hashlib.sha256(), hashlib.sha256()
         with contextlib.closing(self._pieces(member, packed.update, content.update)) as pieces:
-            self._maker.make(member, pieces)
+            self._files.make(member, pieces)
         digest = content.digest()
-        if digest == member.old_digest and self._maker.replace_by_link(member):
+        if digest == member.old_digest and self._files.replace_by_link(member):
             self.linked += 1
         return digest, digest if member.method == STORED else packed.digest()
 

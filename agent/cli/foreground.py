@@ -11,7 +11,7 @@ import tempfile
 import time
 from types import FrameType, TracebackType
 
-import agent
+from agent.cli import child as child_command
 from agent.client import Client
 from agent.model.errors import AgentError, Code, from_os_error
 
@@ -21,17 +21,6 @@ _QUIET_SECONDS = 3.0
 _UNDO_SECONDS = 900.0
 _END_SECONDS = 30.0
 _SOCKET_PATH_BYTES = 90  # sun_path holds 108, a long TMPDIR would not fit
-# Isolated as we are ourselves; else -P keeps a folder called agent in the working directory from
-# being taken for ours.
-_FLAGS = ("-I",) if sys.flags.isolated else ("-P",)
-_PROGRAM = """
-import sys
-root = sys.argv.pop(1)
-if root not in sys.path:
-    sys.path.insert(0, root)
-from agent.__main__ import main
-sys.exit(main())
-"""
 
 
 class PrivateAgent:
@@ -91,7 +80,7 @@ class PrivateAgent:
 
     def _start(self) -> subprocess.Popen[bytes]:
         lifeline, self._lifeline = os.pipe()
-        argv = [sys.executable, *_FLAGS, "-c", _PROGRAM, _root(), "--foreground"]
+        argv = [*child_command.argv("agent.__main__"), "--foreground"]
         if self._config is not None:
             argv += ["--config", os.path.abspath(self._config)]
         argv += ["--socket", self._socket_path, "--lifeline", str(lifeline)]
@@ -165,11 +154,6 @@ def _private_dir() -> str:
         return folder
     os.rmdir(folder)
     return tempfile.mkdtemp(prefix="agentctl-", dir="/tmp")
-
-
-def _root() -> str:
-    """The folder in which this same `agent` lies: a checkout, site-packages, or the .deb's own."""
-    return os.path.dirname(os.path.dirname(os.path.abspath(agent.__file__)))
 
 
 def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -27,6 +27,7 @@ COMMANDS = {
     "abort": "stop the running deployment and undo it",
     "hold": "let no deployment begin until unhold",
     "unhold": "let deployments begin again",
+    "doctor": "look whether this host is fit for deployments, also where the agent is dead",
     "version": "print the versions of agentctl and of the running agent",
 }
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from agent.files import choose, planfile, walk
+from agent.files import choose, early, planfile, walk
 from agent.files.choose import NOT_TOUCHED, Action, Row
 from agent.model.appspec import FileExistsBehavior
 from agent.system.cancel import Cancel
 
 _BATCH = 2000
 _LISTED = 20
-_SETTLED_NS = 100_000_000  # a change time is as coarse as the kernel's clock tick, at most 10 ms
 _QUERY = (
     "SELECT path, action, kind, coalesce(old_mtime_ns, mtime_ns), size, mode | 32768, uid, gid"
     " FROM actions"
@@ -49,10 +46,19 @@ class Findings:
     cleared: list[str] = field(default_factory=list)
 
 
-def compare(plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel) -> Findings:
+def compare(
+    plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel, look: early.EarlyLook
+) -> Findings:
     """Set each path's action, and save conflicts and what the second comparison needs."""
     with closing(_Comparison(plan, behavior, cancel, is_first=True)) as comparison:
-        comparison.look_at_all("1")
+        where = "1"
+        look.join()
+        if look.is_whole:
+            plan.execute("CREATE TEMP TABLE changed (path TEXT PRIMARY KEY) WITHOUT ROWID")
+            plan.executemany("INSERT INTO changed VALUES (?)", zip(look.changed))
+            where = "(action <> 'keep' OR kind <> 'file' OR path IN (SELECT path FROM changed))"
+            comparison.seen = look.seen
+        comparison.look_at_all(where)
     plan.executemany(
         "INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?)",
         [
@@ -74,7 +80,7 @@ def compare_again(
         ):
             if is_touched:
                 comparison.findings.touched.add(folder)
-            if changed_ns == 0 or _look(folder)[0] != changed_ns:
+            if changed_ns == 0 or walk.look_at(folder)[0] != changed_ns:
                 dirty.add(folder)
         inside = "path >= ? AND path < ? AND kind <> 'dir' AND instr(substr(path, ?), '/') = 0"
         for folder in sorted(dirty):
@@ -83,23 +89,10 @@ def compare_again(
     return comparison.findings
 
 
-def _look(folder: str) -> tuple[int, int | None, int | None, int | None]:
-    """When entries of a folder changed last (see planfile), its mode, uid and gid."""
-    try:
-        status = os.lstat(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return -1, None, None, None
-    if not stat.S_ISDIR(status.st_mode):
-        return -1, None, None, None
-    is_settled = status.st_ctime_ns < time.time_ns() - _SETTLED_NS
-    changed_ns = status.st_ctime_ns if is_settled else 0
-    return changed_ns, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-
-
 class _Comparison:
     """One comparison on its way.
 
-    seen: the folders that were looked into, and what _look() gave.
+    seen: the folders that were looked into, and what look_at() gave.
     """
 
     def __init__(
@@ -111,7 +104,7 @@ class _Comparison:
         is_first: bool,
     ) -> None:
         self.findings = Findings()
-        self.seen: dict[str, tuple[int, int | None, int | None, int | None]] = {}
+        self.seen: dict[str, walk.Looked] = {}
         self._missing, self._beyond = "", ""  # the bounds of what a missing folder would hold
         self._plan = plan
         self._behavior = behavior
@@ -170,8 +163,8 @@ class _Comparison:
 
     def _enter(self, folder: str) -> None:
         self._folder = folder
-        if self._is_first:
-            self.seen[folder or "/"] = _look(folder or "/")
+        if self._is_first and (folder or "/") not in self.seen:
+            self.seen[folder or "/"] = walk.look_at(folder or "/")
         try:
             self._descriptor = self._folders.open(folder)
         except (FileNotFoundError, NotADirectoryError):  # or a link of ours, which gives way

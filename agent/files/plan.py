@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from agent.files import acl, choose, compare, owners, planfile, selinux, volumes, wanted
+from agent.files import acl, choose, compare, early, owners, planfile, selinux, volumes, wanted
+from agent.files.early import Committed
 from agent.files.owners import Capture
 from agent.model.appspec import AppSpec, FileExistsBehavior
 from agent.model.errors import AgentError, Code, from_os_error
@@ -19,13 +20,6 @@ from agent.system import process
 from agent.system.cancel import Cancel
 
 _DETAILS = 1000  # lines of an error; agentctl plan has them all
-
-
-class Committed(Protocol):
-    """The files that committed revisions own on this host."""
-
-    def attach(self, connection: sqlite3.Connection) -> None:
-        """Make them readable as committed.installed on a connection opened with uri=True."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +58,20 @@ def make_plan(
     committed: Committed,
     *,
     problems: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     capture: Capture = process.capture_blocking,
     cancel: Cancel,
 ) -> Summary:
     """Write work_dir/plan.db, complete and on the disk. Touches nothing else; blocks.
 
     problems: what others found already (hooks whose user does not exist); the plan refuses on it.
+    warnings: what others found that is worth knowing.
     Raises AgentError when the plan cannot be made; what is found to be wrong is in the plan.
     """
     try:
-        return _make(request, committed, problems, capture, cancel)
+        found = [("problem", text) for text in problems]
+        found += [("warning", text) for text in warnings]
+        return _make(request, committed, found, capture, cancel)
     except OSError as error:
         doing = f"look at {error.filename}" if error.filename else "make the plan"
         raise from_os_error(error, doing, code=Code.PLAN_REFUSED) from error
@@ -82,7 +80,7 @@ def make_plan(
 def _make(
     request: PlanRequest,
     committed: Committed,
-    problems: Sequence[str],
+    known: Sequence[tuple[str, str]],
     capture: Capture,
     cancel: Cancel,
 ) -> Summary:
@@ -91,10 +89,11 @@ def _make(
         plan.execute("ATTACH DATABASE ? AS release", (index,))
         committed.attach(plan)
         _save_request(plan, request)
-        for text in problems:
-            planfile.add_finding(plan, "problem", text)
-        wanted.expand(plan, request.appspec, request.application)
-        found = compare.compare(plan, _behavior(request), cancel)
+        for kind, text in known:
+            planfile.add_finding(plan, kind, text)
+        with early.looking(committed, request.application, cancel) as look:
+            wanted.expand(plan, request.appspec, request.application)
+            found = compare.compare(plan, _behavior(request), cancel, look)
         _name_applications(plan, request.application)
         owners.name_owners(plan, capture, replaced=found.replaced)
         _warn_of_changes(plan, found)
@@ -176,6 +175,12 @@ def _summary(plan: sqlite3.Connection) -> Summary:
         problems=found.get("problem", 0),
         warnings=tuple(row[0] for row in warnings),
     )
+
+
+def summarize(path: Path) -> Summary:
+    """The summary of a plan to which others may have added what they found."""
+    with planfile.opened(path) as plan:
+        return _summary(plan)
 
 
 def refuse(path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
+import time
 from collections.abc import Iterator
 
 from agent.files import planfile
 
+_SETTLED_NS = 100_000_000  # a change time is as coarse as the kernel's clock tick, at most 10 ms
 _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -59,6 +62,23 @@ class Folders:
         """Close all."""
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+
+Looked = tuple[int, int | None, int | None, int | None]
+"""When entries of a folder changed last (see planfile), its mode, uid and gid."""
+
+
+def look_at(folder: str) -> Looked:
+    """What a second look is compared with. Raises OSError."""
+    try:
+        status = os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1, None, None, None
+    if not stat.S_ISDIR(status.st_mode):
+        return -1, None, None, None
+    is_settled = status.st_ctime_ns < time.time_ns() - _SETTLED_NS
+    changed_ns = status.st_ctime_ns if is_settled else 0
+    return changed_ns, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
 
 
 def split(path: str) -> tuple[str, str]:

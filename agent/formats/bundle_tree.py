@@ -111,10 +111,23 @@ def _check_files(appspec: AppSpec, tree: BundleTree, found: Findings) -> None:
             found.error(("files", index, "source"), message, hint or _near(tree, source))
         elif kind == "folder" and source and traps.is_shared_folder(destination):
             found.warn(("files", index, "destination"), *traps.shared_folder(destination))
-        elif kind == "file" and posixpath.basename(destination) == name:
+        elif (
+            kind == "file"
+            and posixpath.basename(destination) == name
+            and not _is_used_as_folder(destination, appspec, index)
+        ):
             message = f"becomes a folder; the file will be {wording.shortened(destination)}/{name}"
             hint = f"if that is not meant, write {posixpath.dirname(destination)}"
             found.warn(("files", index, "destination"), message, hint)
+
+
+def _is_used_as_folder(destination: str, appspec: AppSpec, index: int) -> bool:
+    """Whether another entry goes there or below: then nobody takes it for the file itself."""
+    others = (*appspec.files[:index], *appspec.files[index + 1 :])
+    return any(
+        other.destination == destination or other.destination.startswith(f"{destination}/")
+        for other in others
+    )
 
 
 def _check_permission(

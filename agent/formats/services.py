@@ -9,14 +9,10 @@ from typing import Any
 from agent.formats import findings, quantities, wording
 from agent.formats.findings import Findings
 from agent.formats.yamldoc import Path
-from agent.model.appspec import Match, Service, StatusCheck
+from agent.model.appspec import Match, ServedBy, Service, StatusCheck
 from agent.model.errors import AgentError
 
-_NOT_YET = (
-    "unit",
-    "consul",
-    "environment",
-)  # checked, but nothing acts on them yet
+_NOT_YET = ("consul", "environment")  # checked, but nothing acts on them yet
 
 
 def build_services(value: object, found: Findings) -> tuple[Service, ...]:
@@ -30,17 +26,26 @@ def build_services(value: object, found: Findings) -> tuple[Service, ...]:
             message = f"{wording.name(unit)} is there twice, in entries {seen[unit] + 1} and"
             found.error((*path, "unit"), f"{message} {index + 1}", "make one entry of them")
         seen.setdefault(unit, index)
+        if "@." in unit:
+            found.error(
+                (*path, "unit"),
+                f"{wording.name(unit)} is a template, which cannot be started",
+                f"name what runs: {unit.replace('@.', '@1.')}",
+            )
         for key in _NOT_YET:
             if key in entry:
                 message = "is checked and kept, but nothing acts on it in this version"
                 found.warn((*path, key), message, at_key=True)
+        status = _status((*path, "status"), entry.get("status"), found)
+        if status is not None:
+            _check_served_by((*path, "status"), unit, status, found)
         services.append(
             Service(
                 unit=unit,
-                status=_status((*path, "status"), entry.get("status"), found),
+                status=status,
                 consul=_section(entry.get("consul")),
                 environment=_section(entry.get("environment")),
-                **_durations(entry, "stop_timeout"),
+                **_durations(entry, "stop_timeout", "start_timeout"),
             )
         )
     return tuple(services)
@@ -56,6 +61,9 @@ def _status(path: Path, value: object, found: Findings) -> StatusCheck | None:
     match = findings.text(value.get("match"))
     if match in set(Match):
         given["match"] = Match(match)
+    served_by = findings.text(value.get("served_by"))
+    if served_by in set(ServedBy):
+        given["served_by"] = ServedBy(served_by)
     url = findings.text(value.get("url"))
     fault = _url_fault(url)
     if url and fault:
@@ -65,6 +73,14 @@ def _status(path: Path, value: object, found: Findings) -> StatusCheck | None:
         for pointer, expected in findings.mapping(value.get("healthy")).items()
     )
     return StatusCheck(url=url, healthy=healthy, **given)
+
+
+def _check_served_by(path: Path, unit: str, status: StatusCheck, found: Findings) -> None:
+    """A unit without processes of its own cannot answer."""
+    if status.served_by is ServedBy.ANY or not unit or unit.endswith((".service", ".slice")):
+        return
+    message = f"{wording.name(unit)} has no processes, so no answer can come from it"
+    found.error(path, message, "put status into the entry of the service, or add served_by: any")
 
 
 def _url_fault(url: str) -> str:

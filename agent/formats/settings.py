@@ -17,6 +17,7 @@ from agent.model.settings import (
     Leftover,
     Limits,
     Retention,
+    Sandbox,
     Settings,
     SourceSettings,
     StopFailure,
@@ -51,6 +52,10 @@ _HOOKS: dict[str, tuple[str, Convert]] = {
     "leftover": ("leftover", Leftover),
     "log": ("log_bytes", quantities.parse_size),
     "retry": ("retry_seconds", quantities.parse_duration),
+    "memory_max": ("memory_max_bytes", quantities.parse_size),
+    "processes_max": ("processes_max", int),
+    "cpu_weight": ("cpu_weight", int),
+    "sandbox": ("sandbox", Sandbox),
 }
 _RETENTION: dict[str, tuple[str, Convert]] = {
     "releases": ("releases", int),
@@ -72,7 +77,7 @@ def load_settings(path: Path | None, *, user_defaults: bool) -> Settings:
     main = path or default_config_path(user_defaults=user_defaults)
     merged: dict[str, Any] = {}
     problems: list[Problem] = []
-    for file in [main, *_parts(main.parent / "conf.d")]:
+    for file in config_files(main):
         value, found = read_config(file, is_required=path is not None or file != main)
         problems += found
         _merge(merged, value)
@@ -85,6 +90,16 @@ def load_settings(path: Path | None, *, user_defaults: bool) -> Settings:
             remedy=f"Correct it, then check it by: agentctl lint {main}",
         )
     return _settings(merged, user_defaults=user_defaults)
+
+
+def default_settings(*, user_defaults: bool) -> Settings:
+    """The settings where no file says anything."""
+    return _settings({}, user_defaults=user_defaults)
+
+
+def config_files(main: Path) -> list[Path]:
+    """A configuration file and those of conf.d beside it, in the order in which they are read."""
+    return [main, *_parts(main.parent / "conf.d")]
 
 
 def default_config_path(*, user_defaults: bool) -> Path:

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark
+from agent.hooks.backend import KILL_SECONDS, EndsWithAgent, HookEnd, HookMark, HookWatch
 from agent.hooks.group import GroupBackend, settled
 from agent.model.errors import Code, from_os_error
-from agent.system import process, processes
+from agent.system import cgroups, process, processes
 from agent.system.cancel import Cancel
-from agent.system.process import Command, Output
+from agent.system.process import Command
 from agent.system.processes import Identity, Process
 from agent.system.threads import run_blocking
 
@@ -34,7 +34,7 @@ def find_parent() -> Path | None:
     """The folder for hooks' cgroups, made if need be; None where that cannot be had."""
     if os.geteuid() != 0:
         return None
-    own = _own_cgroup()
+    own = cgroups.own_folder()
     if own is None:
         return None
     parent = own / _FOLDER
@@ -46,7 +46,7 @@ def find_parent() -> Path | None:
     return parent if usable else None
 
 
-class CgroupBackend:
+class CgroupBackend(EndsWithAgent):
     """Runs each hook in a leaf below `parent`, and removes the leaf when it is empty."""
 
     def __init__(self, parent: Path, *, grace_seconds: float) -> None:
@@ -55,16 +55,10 @@ class CgroupBackend:
         self._by_marks = GroupBackend(grace_seconds=grace_seconds)
 
     async def run(
-        self,
-        mark: HookMark,
-        command: Command,
-        *,
-        timeout_seconds: float,
-        output: Output,
-        begun: Callable[[Process], None],
+        self, mark: HookMark, command: Command, *, timeout_seconds: float, watch: HookWatch
     ) -> HookEnd:
         """See HookBackend."""
-        leaf = Leaf(self._parent / mark.name, begun=begun)
+        leaf = Leaf(self._parent / mark.name, begun=watch.begun)
         try:
             entrance = await run_blocking(Cancel(), leaf.open)
             completed = await process.run(
@@ -75,7 +69,7 @@ class CgroupBackend:
                 ),
                 timeout_seconds=timeout_seconds,
                 grace_seconds=self._grace_seconds,
-                output=output,
+                output=watch.output.write,
                 tree=leaf,
             )
         except asyncio.CancelledError:
@@ -142,11 +136,7 @@ class Leaf:
 
     def members(self) -> list[Process]:
         """Those alive, in cgroups that the hook made below its own as well."""
-        pids: list[int] = []
-        for folder, _, _ in os.walk(self.path):
-            with contextlib.suppress(OSError):  # the hook removed it meanwhile
-                pids += map(int, Path(folder, "cgroup.procs").read_text("ascii").split())
-        return sorted(processes.read_processes(pids))
+        return sorted(processes.read_processes(cgroups.read_pids(self.path)))
 
     def kill(self) -> None:
         """All at once: nobody can fork out of it."""
@@ -161,26 +151,3 @@ class Leaf:
         for folder, _, _ in os.walk(self.path, topdown=False):
             with contextlib.suppress(OSError):  # EBUSY: something is
                 os.rmdir(folder)
-
-
-def _own_cgroup() -> Path | None:
-    """The agent's own folder in the cgroup2 hierarchy, where it is mounted."""
-    mount = _mount()
-    if mount is None:
-        return None
-    point, root = mount
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        number, _, path = line.split(":", 2)
-        if number == "0":
-            inside = path == root or path.startswith(root.rstrip("/") + "/")
-            return Path(point, os.path.relpath(path, root)) if inside else Path(point)
-    return None
-
-
-def _mount() -> tuple[str, str] | None:
-    """Where cgroup2 is mounted, and which of its folders that is (proc_pid_mountinfo(5))."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, source = line.partition(" - ")
-        if source.startswith("cgroup2 "):
-            return fields.split()[4], fields.split()[3]
-    return None

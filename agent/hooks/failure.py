@@ -24,9 +24,13 @@ _NOT_EXECUTED = (2, 126, 127)  # 2: a shell took it for a script
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A hook with all that running it takes. seconds: of its tries together."""
+    """A hook with all that running it takes.
+
+    ordinal: among the hooks of its event. seconds: of its tries together.
+    """
 
     where: str
+    ordinal: int
     hook: Hook
     script: Script
     command: Command
@@ -51,7 +55,7 @@ def explain(attempt: Attempt, end: HookEnd, output: HookOutput, scene: HookScene
         f"command: {shlex.join(attempt.command.argv)}",
         f"user: {attempt.account.name}; {completed}; {attempt.seconds:.1f} s",
         *(f"not even KILL ended: {processes.describe(each)}" for each in end.left_over),
-        *(f"hint: {hint}" for hint in _hints(attempt, end)),
+        *(f"hint: {hint}" for hint in (*end.hints, *_hints(attempt, end))),
         *(f"output: {line}" for line in output.last_lines()),
     ]
     return AgentError(

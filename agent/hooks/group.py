@@ -15,9 +15,9 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
-from agent.hooks.backend import KILL_SECONDS, HookEnd, HookMark
+from agent.hooks.backend import KILL_SECONDS, EndsWithAgent, HookEnd, HookMark, HookWatch
 from agent.system import process, processes
-from agent.system.process import Command, Output
+from agent.system.process import Command
 from agent.system.processes import Identity, Process
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -26,29 +26,23 @@ _LOOKS = 3  # without finding anyone
 _SETTLE_SECONDS = 0.05  # for what ends together with the main process
 
 
-class GroupBackend:
+class GroupBackend(EndsWithAgent):
     """Runs each hook in a session of its own."""
 
     def __init__(self, *, grace_seconds: float) -> None:
         self._grace_seconds = grace_seconds
 
     async def run(
-        self,
-        mark: HookMark,
-        command: Command,
-        *,
-        timeout_seconds: float,
-        output: Output,
-        begun: Callable[[Process], None],
+        self, mark: HookMark, command: Command, *, timeout_seconds: float, watch: HookWatch
     ) -> HookEnd:
         """See HookBackend."""
-        tree = HookProcesses(mark, begun=begun)
+        tree = HookProcesses(mark, begun=watch.begun)
         await asyncio.to_thread(tree.look_around)
         completed = await process.run(
             command,
             timeout_seconds=timeout_seconds,
             grace_seconds=self._grace_seconds,
-            output=output,
+            output=watch.output.write,
             tree=tree,
         )
         if HookEnd(completed, ()).is_success:

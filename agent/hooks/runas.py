@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.model.appspec import Hook
-from agent.model.errors import AgentError, Code
+from agent.model.appspec import Hook, LifecycleEvent
+from agent.model.errors import AgentError, Code, NotFound
 from agent.system import users
 from agent.system.users import Account
 
@@ -31,15 +31,29 @@ def find_runas(hook: Hook) -> tuple[Account, bool]:
     )
 
 
-def check_runas(hooks: Iterable[Hook]) -> list[str]:
-    """What keeps hooks from running as their user, a line each, for plan; blocks."""
-    problems = []
-    for hook in hooks:
+def check_runas(hooks: Iterable[Hook]) -> tuple[list[str], list[str]]:
+    """What keeps hooks from running as their user, a line each: problems, warnings; blocks.
+
+    A user that is not there yet is no problem for a hook that runs after a BeforeInstall hook:
+    that is where bundles for AWS CodeDeploy create theirs.
+    """
+    known = list(hooks)
+    may_create = any(hook.event is LifecycleEvent.BEFORE_INSTALL for hook in known)
+    order = list(LifecycleEvent)
+    later = order[order.index(LifecycleEvent.BEFORE_INSTALL) + 1 :]
+    problems, warnings = [], []
+    for hook in known:
         try:
             find_runas(hook)
+        except NotFound as error:
+            text = f"{hook.event} {hook.location}: {error.message}"
+            if may_create and hook.event in later:
+                warnings.append(f"{text}; BeforeInstall has to create it")
+            else:
+                problems.append(f"{text}. {error.remedy}")
         except AgentError as error:
             problems.append(f"{hook.event} {hook.location}: {error.message}. {error.remedy}")
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys(problems)), list(dict.fromkeys(warnings))
 
 
 def with_sudo(hook: Hook, argv: tuple[str, ...]) -> tuple[str, ...]:

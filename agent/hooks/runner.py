@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
-import shlex
-import time
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from agent.hooks import failure, record, runas, script
-from agent.hooks.backend import HookBackend, HookEnd, HookMark
+from agent.hooks import one, record, runas, script
+from agent.hooks.backend import HookBackend
 from agent.hooks.cgroup import CgroupBackend, find_parent
 from agent.hooks.environment import make_environment
 from agent.hooks.failure import Attempt
 from agent.hooks.group import GroupBackend
-from agent.hooks.record import HookRecord, HookRun
+from agent.hooks.one import Departure, Means, OneHook
+from agent.hooks.record import Past
 from agent.hooks.scene import HookScene
+from agent.hooks.transient import TransientBackend
 from agent.model.appspec import Hook, LifecycleEvent
 from agent.model.errors import AgentError, Code
 from agent.model.release import Layout
-from agent.model.settings import HookSettings, Leftover
-from agent.system import processes
-from agent.system.deployment_log import HookOutput
+from agent.model.settings import HookSettings, Sandbox
 from agent.system.process import Command
-from agent.system.processes import Identity, Process
+from agent.system.systemd import Systemd
 
 logger = logging.getLogger(__name__)
 
-_NAMED_PROCESSES = 10
 
+def choose_backend(settings: HookSettings, systemd: Systemd | None) -> HookBackend:
+    """The surest way to run hooks that this host allows; blocks.
 
-def choose_backend(settings: HookSettings) -> HookBackend:
-    """The surest way to run hooks that this host allows; blocks."""
+    Raises AgentError (CONFIG_INVALID) where it cannot confine hooks as the settings say.
+    """
+    if systemd is not None:
+        return TransientBackend(systemd, settings)
+    if settings.sandbox is not Sandbox.NONE:
+        raise AgentError(
+            f"cannot confine hooks by sandbox {settings.sandbox}: that takes systemd, and root",
+            code=Code.CONFIG_INVALID,
+            remedy="Set hooks.sandbox to none in agent.yaml, or run the agent as root",
+        )
+    if settings.memory_max_bytes or settings.processes_max or settings.cpu_weight:
+        logger.warning(
+            "hooks.memory_max, processes_max and cpu_weight have no effect without systemd and root"
+        )
     parent = find_parent()
     if parent is None:
         return GroupBackend(grace_seconds=settings.grace_seconds)
@@ -50,22 +63,33 @@ class HookRunner:
         self._settings = settings
         self._backend = backend
         self._commands_dir = commands_dir
+        self._departure = Departure()
         self._running: asyncio.Task[None] | None = None
         self._stop_reason = ""
+        self._pass = ("", "")  # the deployment, and the pass that it is in
+        self._completed: Collection[tuple[str, int]] = ()  # in this pass, before this agent
 
     async def run_event(
         self, event: LifecycleEvent, hooks: Sequence[Hook], scene: HookScene
     ) -> None:
         """Run the event's hooks in order; the first that fails ends it.
 
-        Raises AgentError: HOOK_FAILED, HOOK_TIMEOUT, HOOK_NOT_RUNNABLE, NOT_PERMITTED, NOT_FOUND
-        (its user), ABORTED (stop_running); Interrupted when `scene.cancel` is set between two
-        hooks. When the caller is cancelled, the running hook is ended before this returns.
+        Those that have succeeded in this pass, before the agent was started again, are passed
+        over. Raises AgentError: HOOK_FAILED, HOOK_TIMEOUT, HOOK_NOT_RUNNABLE, NOT_PERMITTED,
+        NOT_FOUND (its user), ABORTED (stop_running); Interrupted when `scene.cancel` is set between
+        two hooks. When the caller is cancelled, the running hook is ended before this returns,
+        unless it goes on after leave().
         """
-        for hook in hooks:
+        self._departure.was_cut = False
+        await self._enter_pass(scene)
+        for ordinal, hook in enumerate(hooks):
+            if (event, ordinal) in self._completed:
+                scene.log.line(f"{event} {hook.location}: has run already, and is not run again")
+                continue
             scene.cancel.check()
+            await self._departure.wait_if_leaving()
             self._stop_reason = ""
-            self._running = asyncio.create_task(self._run_hook(event, hook, scene))
+            self._running = asyncio.create_task(self._run_hook(event, ordinal, hook, scene))
             try:
                 await self._running
             except asyncio.CancelledError:
@@ -99,8 +123,8 @@ class HookRunner:
         known = await asyncio.to_thread(record.load, work_dir)
         if known.running is None:
             return []
-        ended = await self._backend.stop(_mark(deployment_id, known, known.running))
-        await asyncio.to_thread(_save, work_dir, known.end(()))
+        ended = await self._backend.stop(one.make_mark(deployment_id, known, known.running))
+        await asyncio.to_thread(one.save, work_dir, known.end(()))
         return ended
 
     async def kill_left_over(
@@ -112,35 +136,94 @@ class HookRunner:
         ended: list[str] = []
         for run in known.left:
             if run.event in events:
-                ended += await self._backend.stop(_mark(deployment_id, known, run))
-                known = known.without(run)
-                await asyncio.to_thread(_save, work_dir, known)
+                ended += await self._backend.stop(one.make_mark(deployment_id, known, run))
+                known = known.without(run.number)
+                await asyncio.to_thread(one.save, work_dir, known)
         return ended
 
-    async def _run_hook(self, event: LifecycleEvent, hook: Hook, scene: HookScene) -> None:
-        attempt = await asyncio.to_thread(self._prepare, event, hook, scene)
-        scene.log.line(
-            f"{attempt.where}: begins as {attempt.account.name}: {shlex.join(attempt.command.argv)}"
-        )
-        output = scene.log.hook(event, hook.location, limit_bytes=self._settings.log_bytes)
-        try:
-            attempt, end = await self._try_in_time(attempt, scene, output)
-        except asyncio.CancelledError:
-            scene.log.line(f"{attempt.where}: stopped, and all its processes ended")
-            raise
-        finally:
-            await asyncio.to_thread(output.close)
-        scene.log.line(f"{attempt.where}: {end.completed} after {attempt.seconds:.2f} s")
-        if not end.is_success:
-            raise await asyncio.to_thread(failure.explain, attempt, end, output, scene)
+    async def tidy(self) -> None:
+        """Forget hooks of which nothing runs any more that they left on purpose."""
+        for deployment_id in await asyncio.to_thread(self._deployments):
+            work_dir = self._layout.work_dir(deployment_id)
+            known = await asyncio.to_thread(record.load, work_dir)
+            for run in (each for each in known.left if each.outlives):
+                mark = one.make_mark(deployment_id, known, run)
+                with contextlib.suppress(AgentError):  # there will be another time
+                    if await self._backend.forget_if_over(mark):
+                        known = known.without(run.number)
+                        await asyncio.to_thread(one.save, work_dir, known)
 
-    def _prepare(self, event: LifecycleEvent, hook: Hook, scene: HookScene) -> Attempt:
+    def _deployments(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._layout.state_dir / "deployments"))
+        except OSError:
+            return []
+
+    # the agent ends, and another one takes over
+
+    def leave(self) -> None:
+        """The agent ends: hooks that outlive it go on without it, and no more are begun."""
+        self._departure.is_leaving = self._backend.outlives
+        if self._departure.is_leaving and self._running is not None:
+            self._departure.is_idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """After leave(): return when the agent has nothing to do but to wait for hooks."""
+        await self._departure.is_idle.wait()
+
+    async def part(self, deployment_id: str, pass_name: str) -> None:
+        """Note that the agent leaves this pass in an orderly way, so that it can be gone on with.
+
+        Not where a hook was ended in the middle of its work, or failed.
+        """
+        if not self._departure.was_cut:
+            work_dir = self._layout.work_dir(deployment_id)
+            known = await asyncio.to_thread(record.load, work_dir)
+            parted = dataclasses.replace(known, parted_in=pass_name)
+            await asyncio.to_thread(one.save, work_dir, parted)
+
+    async def look_back(self, deployment_id: str) -> Past:
+        """How the agent before this one left a deployment."""
+        known = await asyncio.to_thread(record.load, self._layout.work_dir(deployment_id))
+        if known.parted_in:
+            return Past(known.parted_in, was_orderly=True)
+        if known.running is not None and await self._backend.is_there(
+            one.make_mark(deployment_id, known, known.running)
+        ):
+            return Past(known.pass_name)
+        return Past()
+
+    async def take_over(self, deployment_id: str, *, goes_on: bool) -> list[str]:
+        """Begin after look_back(). Unless the pass goes on, its hook is ended: as clear() does."""
+        work_dir = self._layout.work_dir(deployment_id)
+        known = await asyncio.to_thread(record.load, work_dir)
+        if known.parted_in:
+            await asyncio.to_thread(one.save, work_dir, dataclasses.replace(known, parted_in=""))
+        if not goes_on:
+            return await self.clear(deployment_id)
+        self._pass, self._completed = (deployment_id, known.pass_name), known.completed
+        return []
+
+    # one hook
+
+    async def _enter_pass(self, scene: HookScene) -> None:
+        """Begin a pass, or go on with it."""
+        if self._pass != (scene.deployment_id, scene.pass_name):
+            self._pass, self._completed = (scene.deployment_id, scene.pass_name), ()
+            work_dir = self._layout.work_dir(scene.deployment_id)
+            known = await asyncio.to_thread(record.load, work_dir)
+            await asyncio.to_thread(one.save, work_dir, known.enter(scene.pass_name))
+
+    async def _run_hook(
+        self, event: LifecycleEvent, ordinal: int, hook: Hook, scene: HookScene
+    ) -> None:
         where = f"{event} {hook.location}"
         try:
-            account, must_switch = runas.find_runas(hook)
-            found = script.find_script(scene.tree, hook.location)
+            account, must_switch = await asyncio.to_thread(runas.find_runas, hook)
+            found = await asyncio.to_thread(script.find_script, scene.tree, hook.location)
         except AgentError as error:
             error.where = where
+            await self.clear(scene.deployment_id)  # one to adopt may have removed its own script
             raise
         command = Command(
             argv=runas.with_sudo(hook, found.argv),
@@ -148,94 +231,11 @@ class HookRunner:
             cwd=str(scene.tree),
             user=account if must_switch else None,
         )
-        return Attempt(where, hook, found, command, account)
-
-    async def _try_in_time(
-        self, attempt: Attempt, scene: HookScene, output: HookOutput
-    ) -> tuple[Attempt, HookEnd]:
-        """Run it, again while it asks for that, all within its timeout."""
-        began = time.monotonic()
-        deadline = began + attempt.hook.timeout_seconds
-        pause = self._settings.retry_seconds
-        while True:
-            left = deadline - time.monotonic()
-            end = await self._try(attempt, scene, output, timeout_seconds=left)
-            now = time.monotonic()
-            attempt = dataclasses.replace(attempt, tries=attempt.tries + 1, seconds=now - began)
-            if not end.asks_for_retry or now + pause >= deadline:
-                return attempt, end
-            scene.log.line(f"{attempt.where}: {end.completed}: tried again in {pause:g} s")
-            await asyncio.sleep(pause)
-            scene.cancel.check()
-
-    async def _try(
-        self, attempt: Attempt, scene: HookScene, output: HookOutput, *, timeout_seconds: float
-    ) -> HookEnd:
-        work_dir = self._layout.work_dir(scene.deployment_id)
-        known = await asyncio.to_thread(record.load, work_dir)
-        known, run = known.begin(
-            attempt.command.env["LIFECYCLE_EVENT"], attempt.hook.location, processes.now_ticks()
+        means = Means(
+            self._settings,
+            self._backend,
+            self._departure,
+            self._layout.work_dir(scene.deployment_id),
         )
-        await asyncio.to_thread(_save, work_dir, known)
-        mark = _mark(scene.deployment_id, known, run)
-        try:
-            end = await self._backend.run(
-                mark,
-                attempt.command,
-                timeout_seconds=timeout_seconds,
-                output=output.write,
-                begun=lambda main: _save(work_dir, known.with_main(main.identity)),
-            )
-            left_over = await self._settle_left_over(attempt, scene, mark, end)
-        except asyncio.CancelledError:
-            await asyncio.to_thread(_save, work_dir, known.end(()))
-            raise
-        await asyncio.to_thread(_save, work_dir, known.end(left_over))
-        return end
-
-    async def _settle_left_over(
-        self, attempt: Attempt, scene: HookScene, mark: HookMark, end: HookEnd
-    ) -> tuple[Identity, ...]:
-        """Name what a successful hook left, and end it if so configured; what goes on."""
-        if not end.is_success or not end.left_over:
-            return ()
-        identities = tuple(process.identity for process in end.left_over)
-        names = await asyncio.to_thread(_describe, end.left_over)
-        must_end = self._settings.leftover is Leftover.KILL
-        scene.log.line(f"{attempt.where}: {names}{' (killed)' if must_end else ''}")
-        if not must_end:
-            return identities
-        await self._backend.stop(dataclasses.replace(mark, known=identities))
-        return ()
-
-
-def _mark(deployment_id: str, known: HookRecord, run: HookRun) -> HookMark:
-    return HookMark(
-        name=f"hook-{deployment_id}-{run.number}",
-        environment={"DEPLOYMENT_ID": deployment_id, "LIFECYCLE_EVENT": run.event},
-        since=run.since,
-        known=run.processes,
-        others=tuple(
-            identity
-            for other in known.left
-            if other.number != run.number
-            for identity in other.processes
-        ),
-    )
-
-
-def _save(work_dir: Path, known: HookRecord) -> None:
-    """A full disk must not keep hooks from running, least of all those of an undo."""
-    try:
-        record.save(work_dir, known)
-    except OSError as error:
-        logger.warning("cannot save which hook runs, in %s: %s", work_dir, error.strerror)
-
-
-def _describe(left_over: Sequence[Process]) -> str:
-    """Such as "2 processes left over: 1234 sleep 1000, 1235 app"."""
-    names = [processes.describe(process) for process in left_over[:_NAMED_PROCESSES]]
-    if len(left_over) > len(names):
-        names.append("…")
-    noun = "process" if len(left_over) == 1 else "processes"
-    return f"{len(left_over)} {noun} left over: {', '.join(names)}"
+        attempt = Attempt(where, ordinal, hook, found, command, account)
+        await OneHook(means, scene, attempt).run()

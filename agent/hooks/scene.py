@@ -26,6 +26,7 @@ class HookScene:
 
     tree: the release that the scripts come from; their working directory.
     version, previous_version: of the revision that is deployed, and of the one before or "".
+    pass_name: the row that runs them and the way through it, such as "start" or "undo start".
     """
 
     deployment_id: str
@@ -38,3 +39,4 @@ class HookScene:
     bundle: BundleFacts
     log: DeploymentLog
     cancel: Cancel
+    pass_name: str

@@ -40,6 +40,13 @@ class Match(StrEnum):
     REGEX = "regex"
 
 
+class ServedBy(StrEnum):
+    """Whose answer counts: only that of the entry's own unit, or anybody's (a proxy's)."""
+
+    UNIT = "unit"
+    ANY = "any"
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """A script attached to a lifecycle event. location: relative to the release."""
@@ -91,6 +98,7 @@ class StatusCheck:
     url: str
     version: str = "/version"
     match: Match = Match.EXACT
+    served_by: ServedBy = ServedBy.UNIT
     healthy: tuple[tuple[str, str], ...] = ()
     within_seconds: float = 60.0
     stable_for_seconds: float = 5.0
@@ -102,6 +110,7 @@ class Service:
 
     unit: str = ""
     stop_timeout_seconds: float = 30.0
+    start_timeout_seconds: float = 90.0
     status: StatusCheck | None = None
     consul: dict[str, object] | None = None
     environment: dict[str, object] | None = None

@@ -32,6 +32,7 @@ class Code(StrEnum):
     UNIT_FAILED = "unit-failed"
     STATUS_UNREACHABLE = "status-unreachable"
     STATUS_UNHEALTHY = "status-unhealthy"
+    STATUS_FOREIGN = "status-foreign"
     VERSION_MISMATCH = "version-mismatch"
     STEP_TIMEOUT = "step-timeout"
     TOO_MANY_STARTS = "too-many-starts"

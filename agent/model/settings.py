@@ -21,6 +21,14 @@ class Leftover(StrEnum):
     KILL = "kill"
 
 
+class Sandbox(StrEnum):
+    """What hooks may change on the host: docs/hooks.md."""
+
+    NONE = "none"
+    SYSTEM = "system"
+    STRICT = "strict"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
     """One source. application: "" means that each sub-folder of path is an application."""
@@ -46,12 +54,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class HookSettings:
-    """grace_seconds: between TERM and KILL. log_bytes: kept per hook, head and tail together."""
+    """grace_seconds: between TERM and KILL. log_bytes: kept per hook, head and tail together.
+
+    memory_max_bytes, processes_max, cpu_weight: 0 leaves it to systemd's own defaults.
+    """
 
     grace_seconds: float = 10.0
     leftover: Leftover = Leftover.WARN
     log_bytes: int = 10 * 2**20
     retry_seconds: float = 5.0  # pause before a hook that exited 75 runs again
+    memory_max_bytes: int = 0
+    processes_max: int = 0
+    cpu_weight: int = 0
+    sandbox: Sandbox = Sandbox.NONE
 
 
 @dataclass(frozen=True, slots=True)

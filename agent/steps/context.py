@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent.files import restore
+from agent.files import planfile, restore
 from agent.formats.appspec import load_appspec
 from agent.hooks.runner import HookRunner
 from agent.hooks.scene import BundleFacts, HookScene
-from agent.model.appspec import AppSpec, LifecycleEvent
+from agent.model.appspec import AppSpec, LifecycleEvent, Service
 from agent.model.deployment import Deployment, Revision
 from agent.model.errors import AgentError, Interrupted
 from agent.model.installed import InstalledFile
@@ -24,6 +24,8 @@ from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
 from agent.system.threads import run_blocking
+from agent.units import control, unitfiles
+from agent.units.control import UnitControl
 
 
 class InstalledFiles(Protocol):
@@ -93,6 +95,47 @@ class Context:
         appspec, _ = await run_blocking(self.cancel, load_appspec, release.tree)
         return appspec
 
+    @property
+    def units(self) -> UnitControl | None:
+        """The units of this deployment; None where there is no systemd."""
+        if self.systemd is None:
+            return None
+        return UnitControl(self.systemd, self.work_dir, self.log)
+
+    async def services(self, release: Release) -> dict[str, Service]:
+        """A release's services that name a unit, by unit, in the appspec's order."""
+        appspec = await self.appspec(release)
+        return {each.unit: each for each in control.with_units(appspec)}
+
+    async def old_services(self) -> dict[str, Service]:
+        """Those of the revision that is replaced; none where its appspec cannot be read.
+
+        It raises AgentError then where `stop_failure` says so.
+        """
+        if self.current is None:
+            return {}
+        is_strict = self.settings.stop_failure is StopFailure.FAIL
+        return await self._services_if_known(self.current, is_strict=is_strict)
+
+    async def all_services(self) -> dict[str, Service]:
+        """Those of both revisions, for an undo: it goes on without what cannot be read."""
+        found = await self._services_if_known(self.release, is_strict=False)
+        if self.current is not None:
+            found |= await self._services_if_known(self.current, is_strict=False)
+        return found
+
+    async def _services_if_known(self, release: Release, *, is_strict: bool) -> dict[str, Service]:
+        try:
+            return await self.services(release)
+        except Interrupted:
+            raise
+        except AgentError as error:
+            if is_strict:
+                raise
+            version = release.revision.version
+            self.log.line(f"warning: the units of {version} are not known: {error.message}")
+            return {}
+
     async def run_event(self, event: LifecycleEvent, release: Release) -> None:
         """Run the hooks that `release` has for an event; raises AgentError."""
         appspec = await self.appspec(release)
@@ -111,6 +154,7 @@ class Context:
             bundle=BundleFacts(),
             log=self.log,
             cancel=self.cancel,
+            pass_name=self.pass_name,
         )
         await self.hooks.run_event(event, hooks, scene)
 
@@ -138,12 +182,17 @@ class Context:
     async def put_files_back(self) -> None:
         """Put back what was installed, and what hooks took of the current revision's files.
 
-        Does nothing where there is no plan, and nothing twice; raises AgentError.
+        systemd reads its unit files again where they changed. Does nothing where there is no plan,
+        and nothing twice; raises AgentError.
         """
-        await run_blocking(
-            self.cancel,
-            restore.undo,
-            self.work_dir,
-            capture=process.capture_blocking,
-            cancel=self.cancel,
-        )
+        units = self.units
+        changed = await run_blocking(self.cancel, self._put_files_back)
+        if units is not None:
+            await units.reload_after_undo(changed=changed)
+
+    def _put_files_back(self) -> bool:
+        """Whether unit files are other ones now."""
+        files = unitfiles.find_unit_files(self.work_dir / planfile.NAME)
+        before = unitfiles.look_at(file.path for file in files)
+        restore.undo(self.work_dir, capture=process.capture_blocking, cancel=self.cancel)
+        return unitfiles.look_at(before) != before

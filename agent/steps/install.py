@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from agent.files import apply
+from agent.files import apply, planfile
 from agent.steps.context import Context, Result
 from agent.system import process
 from agent.system.threads import run_blocking
+from agent.units import unitfiles
 
 
 async def do(ctx: Context) -> Result:
-    """Carry the plan out."""
+    """Carry the plan out; where that changes unit files, systemd reads them again, once."""
+    units = ctx.units
+    has_unit_files = bool(await _unit_files(ctx))
+    if units is not None and has_unit_files:
+        await units.note_reload_due(is_due=True)  # before they change: the undo reloads, too
     changed = await run_blocking(
         ctx.cancel,
         apply.install,
@@ -18,9 +23,20 @@ async def do(ctx: Context) -> Result:
         progress=ctx.progress,
         cancel=ctx.cancel,
     )
-    return Result(note=f"{changed} paths changed")
+    note = f"{changed} paths changed"
+    if units is not None and has_unit_files:
+        if any(file.is_changed for file in await _unit_files(ctx)):
+            await units.reload()
+            return Result(note=f"{note}, systemd reloaded")
+        await units.note_reload_due(is_due=False)
+    return Result(note=note)
 
 
 async def undo(ctx: Context) -> None:
     """Put back what was there, exactly."""
     await ctx.put_files_back()
+
+
+async def _unit_files(ctx: Context) -> list[unitfiles.UnitFile]:
+    path = ctx.work_dir / planfile.NAME
+    return await run_blocking(ctx.cancel, unitfiles.find_unit_files, path)

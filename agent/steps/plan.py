@@ -14,20 +14,37 @@ from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
+from agent.units import checks
 
 
 async def do(ctx: Context) -> Result:
     """Read appspec and release.json, list every change, refuse where something is in the way."""
-    return await run_blocking(ctx.cancel, _plan, ctx)
+    revision = await _make(ctx)
+    return await run_blocking(ctx.cancel, _conclude, ctx, revision)
 
 
 async def report(ctx: Context) -> dict[str, Any]:
     """The plan as the API gives it; see files.plan.plan_report. Refuses nothing itself."""
-    return await run_blocking(ctx.cancel, _report, ctx)
+    revision = await _make(ctx)
+    found = await run_blocking(ctx.cancel, plan.plan_report, ctx.work_dir / planfile.NAME)
+    return {**found, "application": revision.application, "version": revision.version}
 
 
-def _plan(ctx: Context) -> Result:
-    revision, summary = _make(ctx)
+async def _make(ctx: Context) -> Revision:
+    """Make the plan, all that is wrong with it included; the revision as release.json has it."""
+    revision = await run_blocking(ctx.cancel, _plan_files, ctx)
+    request = checks.Request(
+        appspec=await ctx.appspec(ctx.release),
+        old_units=tuple(await ctx.old_services()),
+        tree=ctx.release.tree,
+        work_dir=ctx.work_dir,
+    )
+    await checks.check_units(ctx.systemd, request, ctx.cancel)
+    return revision
+
+
+def _conclude(ctx: Context, revision: Revision) -> Result:
+    summary = plan.summarize(ctx.work_dir / planfile.NAME)
     for warning in summary.warnings:
         ctx.log.line(f"warning: {warning}")
     plan.refuse(ctx.work_dir / planfile.NAME)
@@ -35,14 +52,8 @@ def _plan(ctx: Context) -> Result:
     return Result(note=f"{counts}; {summary.bytes} bytes to copy", revision=revision)
 
 
-def _report(ctx: Context) -> dict[str, Any]:
-    revision, _ = _make(ctx)
-    found = plan.plan_report(ctx.work_dir / planfile.NAME)
-    return {**found, "application": revision.application, "version": revision.version}
-
-
-def _make(ctx: Context) -> tuple[Revision, plan.Summary]:
-    """Make the plan; the revision as its release.json describes it."""
+def _plan_files(ctx: Context) -> Revision:
+    """Plan files and hooks' users; the revision as its release.json describes it."""
     revision = _described(ctx)
     appspec = _load_appspec(ctx)
     request = plan.PlanRequest(
@@ -56,8 +67,9 @@ def _make(ctx: Context) -> tuple[Revision, plan.Summary]:
         limits=ctx.settings.limits,
     )
     hooks = [hook for hooks in appspec.hooks.values() for hook in hooks]
-    problems = runas.check_runas(hooks)
-    return revision, plan.make_plan(request, ctx.installed, problems=problems, cancel=ctx.cancel)
+    problems, warnings = runas.check_runas(hooks)
+    plan.make_plan(request, ctx.installed, problems=problems, warnings=warnings, cancel=ctx.cancel)
+    return revision
 
 
 def _load_appspec(ctx: Context) -> AppSpec:

@@ -43,7 +43,7 @@ def _check_current(ctx: Context, current: Release) -> list[str]:
     One that cannot be restored does not block a newer revision, as its failing stop does not.
     """
     try:
-        return _restore_damaged(ctx, current, thorough=False) if _has_hooks(current) else []
+        return _restore_damaged(ctx, current, thorough=False) if _is_needed(current) else []
     except (Interrupted, TransientError):
         raise
     except AgentError as error:
@@ -54,12 +54,13 @@ def _check_current(ctx: Context, current: Release) -> list[str]:
         return [note]
 
 
-def _has_hooks(release: Release) -> bool:
+def _is_needed(release: Release) -> bool:
+    """Whether hooks of it are run, or units of it are stopped and started."""
     try:
         appspec, _ = load_appspec(release.tree)
     except AgentError:
         return True  # the appspec itself is damaged
-    return bool(appspec.hooks)
+    return bool(appspec.hooks or appspec.services)
 
 
 def _check_bundle(ctx: Context) -> None:

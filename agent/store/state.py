@@ -43,12 +43,15 @@ class Quarantined:
 
 
 class State:
-    """The state file. One writer at a time; readers share its lock."""
+    """The state file. One writer at a time; readers share its lock.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    original: the file that errors name, where path is a copy of it.
+    """
+
+    def __init__(self, path: Path, *, original: Path | None = None) -> None:
+        self._path = original or path
         self._lock = threading.RLock()
-        self._connection = _open(path)
+        self._connection = _open(path, self._path)
 
     def close(self) -> None:
         """Close the file."""
@@ -66,7 +69,7 @@ class State:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise _translate(error, self._path) from error
+                    raise translate(error, self._path) from error
                 raise
 
     def _rows(self, sql: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
@@ -74,7 +77,7 @@ class State:
             try:
                 return self._connection.execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise _translate(error, self._path) from error
+                raise translate(error, self._path) from error
 
     # deployments
 
@@ -299,7 +302,7 @@ def _lift(connection: sqlite3.Connection, application: str, digest: str) -> None
     )
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, named: Path) -> sqlite3.Connection:
     """Open the file, make it when it is missing, and bring it to this level.
 
     Raises AgentError: STATE_DAMAGED (the file is left as it is), STATE_TOO_NEW.
@@ -315,9 +318,9 @@ def _open(path: Path) -> sqlite3.Connection:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise sqlite3.DatabaseError(found)
-        _migrate(connection, path)
+        _migrate(connection, named)
     except sqlite3.Error as error:
-        raise _translate(error, path) from error
+        raise translate(error, named) from error
     return connection
 
 
@@ -337,7 +340,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("COMMIT")
 
 
-def _translate(error: sqlite3.Error, path: Path) -> AgentError:
+def translate(error: sqlite3.Error, path: Path) -> AgentError:
+    """An error of SQLite's about the file in our words."""
     # sqlite_errorname is set on errors that SQLite itself raised (Python 3.11)
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ _TAIL_BYTES = 256 * 1024
 _TAIL_CHUNKS = 4096
 _EVIDENCE_LINES = 20
 _EVIDENCE_CHARACTERS = 400
+_BOTH = "output"  # the journal does not tell stdout from stderr
 
 # ECMA-48: control sequences (colours, cursor) and operating system commands (window titles)
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
@@ -73,9 +75,14 @@ class DeploymentLog:
                 stacklevel=2,
             )
 
-    def hook(self, event: str, location: str, *, limit_bytes: int = 10 * 2**20) -> HookOutput:
-        """Begin the output of one hook, of which at most `limit_bytes` are kept here."""
-        return HookOutput(self, event, location, limit_bytes)
+    def hook(
+        self, event: str, location: str, *, limit_bytes: int = 10 * 2**20, kept_bytes: int = 0
+    ) -> HookOutput:
+        """Begin the output of one hook, of which at most `limit_bytes` are kept here.
+
+        kept_bytes: what is here of it already, before the agent was started again.
+        """
+        return HookOutput(self, f"{event} {location}", limit_bytes, kept_bytes)
 
     def append(self, lines: bytes) -> None:
         """Add whole lines as they are."""
@@ -116,10 +123,13 @@ class HookOutput:
     by close() after a line that says how many bytes were left out between the two.
     """
 
-    def __init__(self, log: DeploymentLog, event: str, location: str, limit_bytes: int) -> None:
+    def __init__(
+        self, log: DeploymentLog, source: str, limit_bytes: int, kept_bytes: int = 0
+    ) -> None:
         self._log = log
-        self._source = plain(f"{event} {location}")
-        self._head_left = limit_bytes // 2
+        self._source = plain(source)
+        self._head_limit = limit_bytes // 2
+        self._head_left = self._head_limit - kept_bytes
         self._tail_limit = min(limit_bytes // 2, _TAIL_BYTES)
         self._begun: dict[str, bytes] = {}  # by stream: a line that has no end yet
         self._tail: deque[tuple[str, str, bytes]] = deque()  # when, stream, bytes
@@ -134,7 +144,43 @@ class HookOutput:
             if self._head_left > 0:
                 self._write_head(stream, chunk)
             else:
-                self._hold(stream, chunk)
+                self._hold(_now(), stream, chunk)
+
+    def write_lines(self, lines: Sequence[tuple[float, bytes]]) -> int:
+        """Add whole lines of both streams, each with the time when it came (since the epoch).
+
+        How many of them, from the first one on, are in the log now; the others are held.
+        """
+        with self._lock:
+            rendered, count = bytearray(), 0
+            for seconds, line in lines:
+                if len(rendered) >= self._head_left:
+                    break
+                for piece in _cut(line + b"\n")[0]:
+                    rendered += self._render(_stamp(seconds), _BOTH, piece)
+                count += 1
+            self._head_left -= len(rendered)
+            if rendered:
+                self._log.append(bytes(rendered))
+            for seconds, line in lines[count:]:
+                self._hold(_stamp(seconds), _BOTH, line + b"\n")
+            return count
+
+    def note(self, text: str) -> None:
+        """Add a line of the agent's about this output."""
+        self._log.append(self._note(text))
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the log has of it, apart from what is held."""
+        return self._head_limit - self._head_left
+
+    def recall(self, lines: Sequence[bytes]) -> None:
+        """Take these as its last lines: it was begun before the agent was started again."""
+        with self._lock:
+            self._last.clear()
+            for line in lines:
+                self._render("", _BOTH, line)
 
     def close(self) -> None:
         """Write what is held. May block for the rendering of 256 KiB."""
@@ -150,8 +196,7 @@ class HookOutput:
                     room += len(dropped)
             note = b""
             if self._left_out:
-                text = f"{_now()} {self._source} [agent] … {self._left_out} bytes left out …\n"
-                note = text.encode()
+                note = self._note(f"… {self._left_out} bytes left out …")
             self._tail.clear()
             if newest or note:
                 self._log.append(note + b"".join(rendered for _, rendered in newest))
@@ -160,6 +205,9 @@ class HookOutput:
         """The last lines that are not blank, each of bounded length; complete after close()."""
         with self._lock:
             return tuple(self._last)[-count:]
+
+    def _note(self, text: str) -> bytes:
+        return f"{_now()} {self._source} [agent] {plain(text)}\n".encode()
 
     def _write_head(self, stream: str, chunk: bytes) -> None:
         pieces, self._begun[stream] = _cut(self._begun.get(stream, b"") + chunk)
@@ -170,18 +218,18 @@ class HookOutput:
             if len(rendered) >= self._head_left:
                 self._begun[stream] = b"".join(pieces[number:]) + self._begun[stream]
                 for other, begun in self._begun.items():
-                    self._hold(other, begun)
+                    self._hold(now, other, begun)
                 self._begun.clear()
                 break
         self._head_left -= len(rendered)
         if rendered:
             self._log.append(bytes(rendered))
 
-    def _hold(self, stream: str, chunk: bytes) -> None:
+    def _hold(self, when: str, stream: str, chunk: bytes) -> None:
         """Hold the newest bytes; the oldest ones make room."""
         if not chunk:
             return
-        self._tail.append((_now(), stream, chunk))
+        self._tail.append((when, stream, chunk))
         self._tail_bytes += len(chunk)
         while self._tail_bytes > self._tail_limit or len(self._tail) > _TAIL_CHUNKS:
             when, whose, oldest = self._tail.popleft()
@@ -224,5 +272,14 @@ def _cut(text: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _now() -> str:
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z"
+    return _stamp(time.time())
+
+
+def _stamp(seconds: float) -> str:
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return f"{_date(whole)}.{milliseconds:03d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _date(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

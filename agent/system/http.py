@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,10 +22,26 @@ _SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """One answer. value: its JSON; None where a status other than 200 came without JSON."""
+    """One answer. value: its JSON; None where a status other than 200 came without JSON.
+
+    peer: the address and port that the connection went to, None where that is not known.
+    """
 
     status: int
     value: object
+    peer: tuple[str, int] | None = None
+
+
+class _Response(aiohttp.ClientResponse):
+    """Remembers its peer: once all of an answer was read, the connection is gone."""
+
+    peer: tuple[str, int] | None = None
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        transport = connection.transport
+        name = None if transport is None else transport.get_extra_info("peername")
+        self.peer = None if name is None else (name[0], name[1])
+        return await super().start(connection)
 
 
 class HttpClient:
@@ -45,15 +62,16 @@ class HttpClient:
         limit_bytes are not read. Fractions are given as text, as they were written: a version
         such as 1.210 is not the number 1.21.
         """
-        status, body = await self._read(url, timeout_seconds, limit_bytes)
+        response, body = await self._read(url, timeout_seconds, limit_bytes)
         if len(body) > limit_bytes:
             raise _unreachable(url, f"its answer is larger than {limit_bytes} bytes")
-        return JsonAnswer(status, _parse(url, body, required=status == 200))
+        value = _parse(url, body, required=response.status == 200)
+        return JsonAnswer(response.status, value, response.peer)
 
-    async def read_status(self, url: str, *, timeout_seconds: float) -> int:
+    async def read_status(self, url: str, *, timeout_seconds: float) -> JsonAnswer:
         """GET url for its HTTP status alone; raise AgentError as read_json does."""
-        status, _ = await self._read(url, timeout_seconds, 0)
-        return status
+        response, _ = await self._read(url, timeout_seconds, 0)
+        return JsonAnswer(response.status, None, response.peer)
 
     async def close(self) -> None:
         """Close the session; the next question opens another one."""
@@ -63,8 +81,8 @@ class HttpClient:
 
     async def _read(
         self, url: str, timeout_seconds: float, limit_bytes: int
-    ) -> tuple[int, bytearray]:
-        """HTTP status and body; a body beyond the limit is cut somewhere past it."""
+    ) -> tuple[_Response, bytearray]:
+        """The ended response and its body; a body beyond the limit is cut somewhere past it."""
         if not _is_askable(url):
             raise _unreachable(url, "it is not an http:// or https:// URL")
         body = bytearray()
@@ -79,7 +97,8 @@ class HttpClient:
                     if not chunk:
                         break
                     body += chunk
-                return response.status, body
+                assert isinstance(response, _Response)
+                return response, body
         except TimeoutError as error:
             raise _unreachable(url, f"no answer within {timeout_seconds:.3g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -91,6 +110,7 @@ class HttpClient:
                 connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                response_class=_Response,
                 # as it is: a few packed bytes could otherwise become any number of them
                 auto_decompress=False,
                 headers={
@@ -120,6 +140,12 @@ def resolve(value: object, pointer: str) -> object | None:
     except jsonpointer.JsonPointerException:
         return None  # it goes on below something that is neither object nor list
     return None if isinstance(found, jsonpointer.EndOfList) else found
+
+
+def port_of(url: str) -> int:
+    """The port that a URL names, or that of its scheme."""
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def without_secrets(url: str) -> str:

@@ -91,6 +91,11 @@ def has_environment(process: Process, entries: Mapping[str, str]) -> bool:
 
 def describe(process: Process) -> str:
     """Its pid and command line, such as "1234 sleep 1000", of bounded length."""
+    return f"{process.pid} {command_line(process)}"
+
+
+def command_line(process: Process) -> str:
+    """Its command line, of bounded length; "[name]" for one without, "(ended)" for none."""
     folder = Path(f"/proc/{process.pid}")
     try:
         # as psutil would: but that is 1 MB, and every client of PID 1 that is ended is described
@@ -102,7 +107,16 @@ def describe(process: Process) -> str:
     command = "".join(character if character.isprintable() else "?" for character in command)
     if len(command) > _COMMAND_CHARACTERS:
         command = command[: _COMMAND_CHARACTERS - 1] + "…"
-    return f"{process.pid} {command}"
+    return command
+
+
+def read_argument(process: Process) -> str:
+    """The first word of its command line, which is its own choice; "" where that is not known."""
+    try:
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return os.fsdecode(command.partition(b"\0")[0])
 
 
 def send(process: Process, signum: signal.Signals) -> bool:
@@ -142,7 +156,21 @@ def reap_orphans(own: Collection[int]) -> None:
 
 def now_ticks() -> int:
     """Now, as `Process.start` counts: proc(5), starttime."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return _ticks(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def ticks_at(unix_seconds: float) -> int:
+    """A moment as `Process.start` counts, one less as both are rounded; below 0 before the boot."""
+    return now_ticks() - _ticks(time.time() - unix_seconds) - 1
+
+
+def _ticks(seconds: float) -> int:
+    return int(seconds * os.sysconf("SC_CLK_TCK"))
+
+
+def seconds_since(ticks: int) -> float:
+    """How long ago now_ticks() was `ticks`."""
+    return max(0.0, (now_ticks() - ticks) / os.sysconf("SC_CLK_TCK"))
 
 
 def boot_id() -> str:

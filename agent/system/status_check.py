@@ -1,7 +1,8 @@
 """Whether a service's status endpoint proves a revision: asked once, or until it stays so.
 
 Fails closed: only HTTP 200 with JSON in which the version is this revision's and every
-component is as expected counts. What is shown of an answer is limited to the compared fields.
+component is as expected counts, and where a unit is named, only from the unit's own processes
+(see ownership). What is shown of an answer is limited to the compared fields.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from enum import StrEnum
 
 from agent.model.appspec import Match, StatusCheck
 from agent.model.errors import AgentError, Code
-from agent.system import http
+from agent.system import http, ownership
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient, JsonAnswer
+from agent.system.ownership import Owner
 
 ASK_SECONDS = 5.0  # for one answer, from the connection to the last byte
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 1.0
@@ -32,12 +34,14 @@ class Verdict(StrEnum):
     UNREACHABLE = "unreachable"
     UNHEALTHY = "unhealthy"
     OTHER_VERSION = "other-version"
+    FOREIGN = "foreign"
 
 
 _CODES = {
     Verdict.UNREACHABLE: Code.STATUS_UNREACHABLE,
     Verdict.UNHEALTHY: Code.STATUS_UNHEALTHY,
     Verdict.OTHER_VERSION: Code.VERSION_MISMATCH,
+    Verdict.FOREIGN: Code.STATUS_FOREIGN,
 }
 
 
@@ -51,28 +55,44 @@ class StatusAnswer:
 
 
 async def ask_once(
-    client: HttpClient, check: StatusCheck, version: str, *, timeout_seconds: float = ASK_SECONDS
+    client: HttpClient,
+    check: StatusCheck,
+    version: str,
+    *,
+    owner: Owner | None = None,
+    timeout_seconds: float = ASK_SECONDS,
 ) -> StatusAnswer:
-    """Ask the endpoint one time whether it is this version and healthy; raises nothing for a no."""
+    """Ask the endpoint one time whether it is this version and healthy; raises nothing for a no.
+
+    owner: who has to answer; None lets anybody.
+    """
+    read = client.read_json if check.version or check.healthy else client.read_status
     try:
-        if check.version or check.healthy:
-            answer = await client.read_json(check.url, timeout_seconds=timeout_seconds)
-        else:
-            status = await client.read_status(check.url, timeout_seconds=timeout_seconds)
-            answer = JsonAnswer(status, None)
+        answer = await read(check.url, timeout_seconds=timeout_seconds)
     except AgentError as error:
         return StatusAnswer(Verdict.UNREACHABLE, ", ".join(error.details))
-    return judge(answer, check, version)
+    found = judge(answer, check, version)
+    stranger = "" if owner is None else await ownership.find_stranger(owner, answer.peer)
+    if stranger:
+        detail = f"the answer came from {stranger}"
+        return StatusAnswer(Verdict.FOREIGN, detail, found.reported_version)
+    return found
 
 
 async def check_service(
-    client: HttpClient, check: StatusCheck, version: str, *, cancel: Cancel, log: DeploymentLog
+    client: HttpClient,
+    check: StatusCheck,
+    version: str,
+    *,
+    cancel: Cancel,
+    log: DeploymentLog,
+    owner: Owner | None = None,
 ) -> StatusAnswer:
     """Ask until the endpoint proves `version`, and then until it has done so for stable_for.
 
     The first proof has to come within `within`; a relapse begins the wait anew, to the same end.
-    So this takes at most within + stable_for and the time of one answer. Raises AgentError
-    (STATUS_UNREACHABLE, STATUS_UNHEALTHY, VERSION_MISMATCH), and Interrupted through cancel.
+    So this takes at most within + stable_for and the time of one answer. Raises AgentError with
+    one of _CODES, and Interrupted through cancel.
     """
     began = time.monotonic()
     deadline = began + check.within_seconds
@@ -82,7 +102,7 @@ async def check_service(
     said = ""
     while True:
         cancel.check()
-        answer = await ask_once(client, check, version, timeout_seconds=timeout)
+        answer = await ask_once(client, check, version, owner=owner, timeout_seconds=timeout)
         now, tries = time.monotonic(), tries + 1
         if answer.detail != said:
             said = answer.detail
@@ -178,23 +198,36 @@ def _not_proved(
             f"it was right {relapses} times before, and has to stay so for"
             f" {check.stable_for_seconds:g} s"
         )
-    remedy = f"Read the service's own log, and ask the endpoint: curl -i {url}"
-    if answer.verdict is Verdict.OTHER_VERSION:
-        remedy = (
-            f"See that ApplicationStart replaces the old process, and that {version} was built"
-            " into the new one"
-        )
-        if not answer.reported_version:
-            remedy = "Point `version:` at the field that holds it, or switch it off: `version: off`"
-        if not version:
-            remedy = 'Put release.json into the bundle\'s root: {"version": "1.2.3"}'
     return AgentError(
         f"cannot validate {url}: {answer.detail}",
         code=_CODES[answer.verdict],
         details=tuple(details),
-        remedy=remedy,
+        remedy=_remedy(check, version, answer),
         where=url,
     )
+
+
+def _remedy(check: StatusCheck, version: str, answer: StatusAnswer) -> str:
+    match answer.verdict:
+        case Verdict.FOREIGN:
+            return (
+                f"See who listens there: ss -ltnp 'sport = :{http.port_of(check.url)}'; where a"
+                " proxy is to answer for the unit, say so: `served_by: any`"
+            )
+        case Verdict.OTHER_VERSION:
+            if not version:
+                return 'Put release.json into the bundle\'s root: {"version": "1.2.3"}'
+            if not answer.reported_version:
+                return (
+                    "Point `version:` at the field that holds it, or switch it off: `version: off`"
+                )
+            return (
+                f"See that ApplicationStart replaces the old process, and that {version} was built"
+                " into the new one"
+            )
+        case Verdict.UNREACHABLE | Verdict.UNHEALTHY | Verdict.PROVED:
+            url = http.without_secrets(check.url)
+            return f"Read the service's own log, and ask the endpoint: curl -i {url}"
 
 
 def _plain(value: object) -> str | None:

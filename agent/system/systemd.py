@@ -6,6 +6,7 @@ used here. systemctl(1), systemd-run(1), org.freedesktop.systemd1(5) for the pro
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from agent.system.process import SEARCH_PATH, Command, Completed
 
 _ASK_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
+_PAUSES = (0.2, 1.0)  # PID 1 does not answer while it is upgraded (daemon-reexec)
 
+_NUMBERS = ("main_pid", "exit_kind", "exit_status", "main_began", "main_ended", "restarts")
 _PROPERTIES = {
     "Id": "name",
+    "Type": "kind",
     "LoadState": "load",
     "ActiveState": "active",
     "SubState": "sub",
@@ -27,6 +31,9 @@ _PROPERTIES = {
     "MainPID": "main_pid",
     "ExecMainCode": "exit_kind",
     "ExecMainStatus": "exit_status",
+    "ConditionResult": "condition",
+    "ExecMainStartTimestampMonotonic": "main_began",
+    "ExecMainExitTimestampMonotonic": "main_ended",
     "NRestarts": "restarts",
     "InvocationID": "invocation",
     "ControlGroup": "cgroup",
@@ -40,18 +47,23 @@ _PROPERTIES = {
 class UnitState:
     """One unit as PID 1 sees it, with systemd's own words.
 
+    kind:       Type= of a service; "" for other units.
     load:       loaded, not-found, bad-setting, masked, …
     active:     active, reloading, inactive, failed, activating, deactivating.
     result:     success, exit-code, signal, timeout, start-limit-hit, oom-kill, …
     exit_kind:  si_code of waitid(2): 1 exited, 2 killed, 3 dumped; 0 while it has not ended.
     exit_status: exit code or signal number of the main process, by exit_kind.
+    condition:  "no" if a Condition…= kept it from its last start, or it was never started.
+    main_began, main_ended: of the main process, in microseconds of CLOCK_MONOTONIC; 0 is never.
     invocation: a new one for every start.
     cgroup:     its path in the cgroup hierarchy, "" while nothing of it runs.
     fragment:   the path of its unit file, "" where there is none.
-    file_state: enabled, disabled, static, …; "" where there is no unit file.
+    file_state: enabled, disabled, static, …; "" where there is no unit file. PID 1 keeps it for as
+                long as it knows the unit: ask enablement() for what is so.
     """
 
     name: str
+    kind: str = ""
     load: str = "not-found"
     active: str = "inactive"
     sub: str = "dead"
@@ -59,6 +71,9 @@ class UnitState:
     main_pid: int = 0
     exit_kind: int = 0
     exit_status: int = 0
+    condition: str = ""
+    main_began: int = 0
+    main_ended: int = 0
     restarts: int = 0
     invocation: str = ""
     cgroup: str = ""
@@ -110,11 +125,23 @@ class Systemd:
             return {}
         argv = ["systemctl", "show", "--no-pager", "-p", ",".join(_PROPERTIES), "--", *wanted]
         answer = await process.capture(argv, timeout_seconds=_ASK_SECONDS)
+        for pause in _PAUSES:
+            if answer.code == 0:
+                break
+            await asyncio.sleep(pause)
+            answer = await process.capture(argv, timeout_seconds=_ASK_SECONDS)
         if answer.code != 0:
             raise _failed(f"ask systemd about {', '.join(wanted)}", answer.err)
         # one block for each name, in the order asked; within a block systemd has its own order
         blocks = answer.out.split("\n\n")
         return {name: _parse_state(name, block) for name, block in zip(wanted, blocks, strict=True)}
+
+    async def is_stopping(self) -> bool:
+        """Whether the host is being shut down or rebooted."""
+        answer = await process.capture(
+            ["systemctl", "is-system-running"], timeout_seconds=_ASK_SECONDS
+        )
+        return answer.out == "stopping"
 
     async def start(self, name: str, *, timeout_seconds: float) -> None:
         """Start a unit, and wait for it as its Type= says; raises AgentError."""
@@ -128,13 +155,26 @@ class Systemd:
         """Stop a unit; one that does not run is fine. Raises AgentError, also when time is up."""
         await self._change("stop", name, timeout_seconds)
 
-    async def enable(self, name: str) -> None:
-        """Start it at boot from now on; raises AgentError."""
-        await self._change("enable", name, _ASK_SECONDS, "--no-reload")
+    async def enablement(self, name: str) -> str:
+        """What the disk says: enabled, disabled, static, masked, …; "" without a unit file."""
+        argv = ["systemctl", "is-enabled", "--", name]
+        said = (await process.capture(argv, timeout_seconds=_ASK_SECONDS)).out
+        return "" if said == "not-found" else said.partition("\n")[0]
 
-    async def disable(self, name: str) -> None:
-        """Do not start it at boot any more; raises AgentError."""
-        await self._change("disable", name, _ASK_SECONDS, "--no-reload")
+    async def enable(self, names: Sequence[str]) -> bool:
+        """Start them at boot from now on; whether that changed anything. Raises AgentError.
+
+        Then PID 1 reads its unit files again, or `systemctl status` would tell the old state.
+        """
+        said = await self._switch("enable", names)
+        if said:
+            await self.reload()
+        return bool(said)
+
+    async def disable(self, names: Sequence[str]) -> None:
+        """Do not start them at boot any more, and reload once; raises AgentError."""
+        if await self._switch("disable", names):
+            await self.reload()
 
     async def reset_failed(self, name: str) -> None:
         """Forget that it failed, and how often it was started; no word where it had not."""
@@ -155,20 +195,30 @@ class Systemd:
 
         The exit code is systemd-run's own: what became of the unit is asked by state(). When the
         caller is cancelled, only systemd-run ends, and the unit goes on. Raises AgentError where
-        the unit could not be started at all.
+        the unit could not be started at all, with code CONFLICT where there is one of that name.
         """
         argv = ["systemd-run", "--quiet", f"--unit={unit.name}"]
         argv += [f"--property={name}={value}" for name, value in unit.properties]
         argv += [f"--setenv={name}={value}" for name, value in unit.environment.items()]
         argv += ["--", *(escape(word) for word in unit.argv)]
         completed, said = await self._run(argv, wait_seconds)
-        if completed.exit_code != 0 and not (await self.state(unit.name)).is_known:
-            raise _failed(f"start {unit.name}", said)
+        if completed.exit_code != 0:
+            if "was already loaded" in said:
+                raise _failed(f"start {unit.name}", said, code=Code.CONFLICT)
+            if not (await self.state(unit.name)).is_known:
+                raise _failed(f"start {unit.name}", said)
         return completed
 
-    async def _change(self, verb: str, name: str, timeout_seconds: float, *options: str) -> None:
-        argv = ["systemctl", *options, verb, "--", name]
-        completed, said = await self._run(argv, timeout_seconds)
+    async def _switch(self, verb: str, names: Sequence[str]) -> str:
+        """What it says: a line for each link that it made or removed."""
+        argv = ["systemctl", "--no-reload", verb, "--", *names]
+        completed, said = await self._run(argv, _ASK_SECONDS)
+        if completed.exit_code != 0:
+            raise _failed(f"{verb} {', '.join(names)}", said)
+        return said
+
+    async def _change(self, verb: str, name: str, timeout_seconds: float) -> None:
+        completed, said = await self._run(["systemctl", verb, "--", name], timeout_seconds)
         if completed.timed_out:
             raise _failed(f"{verb} {name}", f"it took longer than {timeout_seconds:g} s")
         if completed.exit_code != 0:
@@ -191,6 +241,8 @@ def verify_blocking(paths: Sequence[Path]) -> list[str]:
     """
     argv = ["systemd-analyze", "verify", "--man=no", "--", *map(str, paths)]
     answer = process.capture_blocking(argv, timeout_seconds=_ASK_SECONDS)
+    if answer.code not in (0, 1):  # 1: it found something
+        raise _failed("verify unit files", answer.err)
     return [line for line in answer.err.splitlines() if line.strip()]
 
 
@@ -208,7 +260,7 @@ def _parse_state(name: str, block: str) -> UnitState:
     fields: dict[str, object] = {"name": found.get("Id") or name}
     for key, field in _PROPERTIES.items():
         text = found.get(key, "")
-        if field in ("main_pid", "exit_kind", "exit_status", "restarts"):
+        if field in _NUMBERS:
             fields[field] = int(text) if text.isdigit() else 0
         elif field == "needs_reload":
             fields[field] = text == "yes"
@@ -217,10 +269,10 @@ def _parse_state(name: str, block: str) -> UnitState:
     return UnitState(**fields)  # type: ignore[arg-type]
 
 
-def _failed(doing: str, said: str) -> AgentError:
+def _failed(doing: str, said: str, *, code: Code = Code.UNIT_FAILED) -> AgentError:
     lines = [line for line in said.splitlines() if line.strip()]
     return AgentError(
         f"cannot {doing}: {lines[0] if lines else 'systemd gave no reason'}",
-        code=Code.UNIT_FAILED,
+        code=code,
         details=tuple(lines[1:]),
     )

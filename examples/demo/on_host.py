@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ _CONFIG = "sources:\n  - {type: directory, path: /srv/drop}\n"
 
 def main() -> int:
     sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     os.chdir(_ROOT)
     try:
         return _on_new_host()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from tests import archives
 from tests.archives import APPSPEC, MTIME, ZipEntry, make_zip
 from tests.unpacking import (
+    MAKERS,
     assert_index_matches,
     indexed,
     listing,
@@ -151,3 +155,41 @@ def test_an_old_release_that_is_gone_is_no_hindrance(packed: Path, tmp_path: Pat
         (tmp_path / "old", tmp_path / "bad.index"),
     ]:
         assert unpack_bundle(bundle, f"new{len(os.listdir(tmp_path))}", reuse=reuse).reused == 0
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    where = tmp_path / "disk"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(where)], check=True)
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("tool", ["zip", "tar gnu", "tar gnu gz"])
+def test_what_cannot_be_linked_is_written(
+    tool: str, packed: Path, other_disk: Path, tmp_path: Path
+) -> None:
+    bundle = pack(tool, packed, other_disk / "bundle.any")
+    unpack_bundle(bundle, "old")
+    bundle = pack(tool, packed, tmp_path / "bundle.any")
+    result = unpack_bundle(bundle, reuse=(other_disk / "old", other_disk / "old.index"))
+    assert result.reused == 0
+    assert listing(tmp_path / "new") == listing(packed)
+    assert indexed(tmp_path / "new.index") == indexed(other_disk / "old.index")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_descriptors_are_few_however_many_folders_there_are(kind: str, tmp_path: Path) -> None:
+    files = {f"{number}/" + "deep/" * 60 + "f": b"x" for number in range(100)}
+    bundle = tmp_path / "bundle"
+    bundle.write_bytes(MAKERS[kind](files))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (700, hard))
+    try:
+        unpack_bundle(bundle, "old")
+        result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert result.reused == 100

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.hooks import runas
-from agent.model.appspec import Hook
+from agent.model.appspec import Hook, LifecycleEvent
 from agent.model.errors import AgentError, Code
 from tests.hook_scene import BACKENDS, START, Scene
 
@@ -35,7 +35,8 @@ async def test_runas_switches_user_groups_and_home(state_dir: Path, backend: str
         groups,
         "/nonexistent nobody nobody /usr/sbin/nologin",
     ]
-    assert "[stderr] seen" in scene.read_log()
+    stream = "output" if backend == "transient" else "stderr"
+    assert f"[{stream}] seen" in scene.read_log()
 
 
 @pytest.mark.root
@@ -49,11 +50,24 @@ async def test_release_that_the_user_cannot_reach_is_explained(state_dir: Path) 
 async def test_unknown_user_is_found_by_plan_and_by_the_hook(state_dir: Path) -> None:
     scene = Scene(state_dir, "group")
     hooks = [Hook(START, "run.sh", runas="no-such-user")] * 2
-    problems = runas.check_runas(hooks)
+    problems, warnings = runas.check_runas(hooks)
     assert len(problems) == 1
     assert "no-such-user" in problems[0]
+    assert warnings == []
     error = await scene.failure("true", runas="no-such-user")
     assert error.where == "ApplicationStart run.sh"
+
+
+def test_user_may_be_created_by_before_install_for_hooks_after_it() -> None:
+    creates = Hook(LifecycleEvent.BEFORE_INSTALL, "create-user")
+    after = Hook(LifecycleEvent.AFTER_INSTALL, "migrate", runas="no-such-user")
+    before = Hook(LifecycleEvent.APPLICATION_STOP, "stop", runas="no-such-user")
+    problems, warnings = runas.check_runas([creates, after, before])
+    assert [text.split(":")[0] for text in problems] == ["ApplicationStop stop"]
+    assert [text.split(":")[0] for text in warnings] == ["AfterInstall migrate"]
+    problems, warnings = runas.check_runas([after])
+    assert len(problems) == 1
+    assert warnings == []
 
 
 @pytest.mark.root

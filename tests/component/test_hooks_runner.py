@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import AgentError, Code, Interrupted
-from tests.hook_scene import COMMANDS, Scene, is_alive
+from tests.hook_scene import COMMANDS, DEFAULT_BACKEND, STDOUT, Scene, is_alive
 from tests.waiting import wait_until_async
 
 
 @pytest.fixture
 def scene(state_dir: Path) -> Iterator[Scene]:
-    return Scene(state_dir, "group")
+    return Scene(state_dir, DEFAULT_BACKEND)
 
 
 async def test_success_and_failure_by_exit_code(scene: Scene) -> None:
@@ -142,7 +142,7 @@ async def test_abort_ends_the_running_hook(scene: Scene) -> None:
         await running
     assert caught.value.code is Code.ABORTED
     assert not is_alive(scene.pid("pid"))
-    assert "[stdout] last words" in scene.read_log()
+    assert f"[{STDOUT}] last words" in scene.read_log()
     assert not scene.runner.stop_running("again")
 
 
@@ -157,7 +157,7 @@ async def test_cancelled_caller_ends_the_running_hook(scene: Scene) -> None:
 
 
 async def test_second_cancel_cuts_the_grace_short(state_dir: Path) -> None:
-    scene = Scene(state_dir, "group", grace_seconds=60.0)
+    scene = Scene(state_dir, DEFAULT_BACKEND, grace_seconds=60.0)
     scene.script("trap 'echo 1 > told' TERM; echo $$ > pid; while :; do sleep 0.05; done")
     running = asyncio.create_task(scene.run_all(["run.sh"]))
     await wait_until_async(lambda: scene.pid("pid"))

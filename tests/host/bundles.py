@@ -50,11 +50,16 @@ systemctl stop web.service || true
 
 @dataclass(frozen=True)
 class Hook:
-    """A script of a lifecycle event."""
+    """A script of a lifecycle event. location: "" for one by the event's name."""
 
     text: str
     timeout: int = 30
     runas: str = ""
+    location: str = ""
+
+    def path(self, event: str) -> str:
+        """Where it lies in the bundle."""
+        return self.location or f"scripts/{event}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Web:
 
     def zipped(self) -> bytes:
         """The bundle."""
-        content = {f"scripts/{event}": hook.text for event, hook in self._hooks().items()}
+        content = {hook.path(event): hook.text for event, hook in self._hooks().items()}
         content["appspec.yml"] = self._appspec()
         content["release.json"] = json.dumps({"application": "web", "version": self.version})
         status = {"version": self.reports or self.version, "Database": "Good"}
@@ -110,7 +115,7 @@ class Web:
         }
         hooks = {
             event: [
-                {"location": f"scripts/{event}", "timeout": hook.timeout}
+                {"location": hook.path(event), "timeout": hook.timeout}
                 | ({"runas": hook.runas} if hook.runas else {})
             ]
             for event, hook in self._hooks().items()

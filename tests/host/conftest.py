@@ -11,8 +11,8 @@ import pytest
 
 from tests.host.bundles import Web
 from tests.host.deb_host import DebHost
-from tests.lab import base, lab
-from tests.lab.hosts import Host
+from tests.lab import base, commands, lab
+from tests.lab.hosts import Host, NotBooted
 
 NEWER = "99.0"
 
@@ -144,6 +144,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     hosts += [each.host for each in fixtures if isinstance(each, DebHost)]
     if report.failed:
         for host in hosts:
-            lines = [str(entry.get("MESSAGE")) for entry in host.journal()]
-            report.sections.append((f"journal of {host.name}", "\n".join(lines[-_JOURNAL_LINES:])))
+            report.sections.append((f"journal of {host.name}", _last_entries(host)))
     return report
+
+
+def _last_entries(host: Host) -> str:
+    try:
+        entries = host.journal()[-_JOURNAL_LINES:]
+    except (commands.CommandFailed, NotBooted, OSError, subprocess.SubprocessError) as error:
+        return f"cannot be read: {error}"
+    return "\n".join(f"{each.get('SYSLOG_IDENTIFIER')}: {each.get('MESSAGE')}" for each in entries)

@@ -8,7 +8,7 @@ from tests.host.bundles import Web
 from tests.host.deb_host import DebHost
 
 pytestmark = pytest.mark.slow
-WAYS = ["hooks"]
+WAYS = ["hooks", "unit"]
 
 
 @pytest.mark.parametrize("by", WAYS)

@@ -52,9 +52,10 @@ def test_daemons_of_a_good_hook_hold_nothing_up(serving_host: DebHost) -> None:
 
 
 def test_floods_its_log(serving_host: DebHost) -> None:
-    flood = "#!/bin/sh\nseq --format='line %.0f of a long story' 1800000\necho the end\n"
+    # 50 MB; journald takes some 50,000 lines a second
+    flood = f"#!/bin/sh\nseq --format='line %.0f of a long story{'.' * 80}' 460000\necho the end\n"
     serving_host.configure("log", "hooks: {log: 1M}\n")
-    serving_host.deploy_good(Web("2", hooks={"AfterInstall": Hook(flood)}))
+    serving_host.deploy_good(Web("2", hooks={"AfterInstall": Hook(flood, timeout=55)}))
     log = serving_host.host.output("sh", "-c", "cat /var/lib/deploy-agent/deployments/*/log")
     assert "line 1 of a long story" in log
     assert "the end" in log

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _COMMANDS = ("systemd-nspawn", "mmdebstrap", "journalctl", "nsenter", "unshare",
 _HOST_DEBS = ("systemd", "systemd-sysv", "dbus", "libnss-systemd", "iproute2", "curl")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _BUILD_SECONDS = 900.0
+_KEEP_SECONDS = 7 * 24 * 3600.0
 # Nothing that wants the outside, and no console to log in at.
 _MASKED_UNITS = (
     "apt-daily.timer",
@@ -49,7 +51,9 @@ def ensure_base(suite: str) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{suite}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        base.with_name(f"{base.name}.used").touch()
         if not base.exists():
+            _remove_unused(suite)
             print(f"Building a Debian {suite} to boot, kept in {base}", flush=True)
             partial = base.with_name(f"{base.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -73,6 +77,14 @@ def deb_dependencies() -> list[str]:
     clauses = [clause.strip() for field in fields for clause in field.split(",")]
     names = [re.split(r"[\s|(:]", clause)[0] for clause in clauses]
     return [name for name in names if name and not name.startswith("$")]
+
+
+def _remove_unused(suite: str) -> None:
+    """Bases of other recipes that no checkout has booted for a week."""
+    for stamp in CACHE.glob(f"{suite}-*.used"):
+        if time.time() - stamp.stat().st_mtime > _KEEP_SECONDS:
+            shutil.rmtree(stamp.with_suffix(""), ignore_errors=True)
+            stamp.unlink()
 
 
 def _build(suite: str, target: Path, names: tuple[str, ...]) -> None:

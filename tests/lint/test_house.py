@@ -12,6 +12,8 @@ from tests.lint.source import ROOT, Module, modules, report
 BROAD_EXCEPT = {"agent/poller.py", "agent/rowwork.py", "agent/api.py", "agent/cli/main.py"}
 # Raised again, in the thread that asked for the work.
 BROAD_EXCEPT |= {"agent/archive/ahead.py"}
+# Becomes a finding: one subject that fails must not hide the others.
+BROAD_EXCEPT |= {"agent/doctor/rounds.py"}
 
 
 def _is_broad(handler: ast.ExceptHandler) -> bool:

@@ -18,6 +18,7 @@ LAYERS = (
     ("formats",),
     ("system",),
     ("archive", "files", "hooks"),
+    ("units",),
     ("store", "sources"),
     ("steps",),
     ("lifecycle",),
@@ -42,6 +43,7 @@ NEVER = {
 APART = {
     "client": ("model.errors",),
     "publish": ("model", "formats", "system", "archive"),
+    "doctor": ("client", "model", "formats", "system", "store"),
     "cli": ("client", "model", "formats", "publish"),
 }
 LIBRARIES = {
@@ -50,7 +52,7 @@ LIBRARIES = {
     "jsonpointer": ("agent/system/http.py",),
     "aiohttp": ("agent/system/http.py",),
     "aiohttp.web": ("agent/api.py", "agent/daemon.py"),
-    "psutil": ("agent/system/processes.py",),
+    "psutil": ("agent/system/processes.py", "agent/system/listeners.py"),
     "systemd": ("agent/system/journal.py",),
     "rich": ("agent/cli/progress.py",),
 }
@@ -64,6 +66,7 @@ LATE_IMPORTS = {
     ): "1 MB of the idle daemon, only where there is no systemd",
     ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
     ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
+    ("agent/system/listeners.py", "psutil"): "1 MB, only for an address beyond loopback",
     ("agent/cli/main.py", "import_module()"): "only the command that is asked for",
     ("agent/cli/main.py", "difflib"): "only for a mistyped command",
     ("agent/cli/main.py", "traceback"): "only for a defect of ours",

@@ -17,6 +17,7 @@ from agent.model.appspec import (
     LifecycleEvent,
     Match,
     Permission,
+    ServedBy,
     Service,
     Severity,
     StatusCheck,
@@ -138,6 +139,7 @@ def test_services() -> None:
 services:
   - unit: go-service.service
     stop_timeout: 1.5m
+    start_timeout: 2m
     status:
       url: http://127.0.0.1:8080/status
       version: off
@@ -146,13 +148,14 @@ services:
       within: 2m
       stable_for: 500ms
   - unit: two.service
-    status: {url: https://localhost/s}
+    status: {url: https://localhost/s, served_by: any}
     consul: {name: go-service, port: 8080}
 """
     first, second = parsed(text).services
     assert first == Service(
         unit="go-service.service",
         stop_timeout_seconds=90.0,
+        start_timeout_seconds=120.0,
         status=StatusCheck(
             url="http://127.0.0.1:8080/status",
             version="",
@@ -162,7 +165,7 @@ services:
             stable_for_seconds=0.5,
         ),
     )
-    assert second.status == StatusCheck(url="https://localhost/s")
+    assert second.status == StatusCheck(url="https://localhost/s", served_by=ServedBy.ANY)
     assert second.consul == {"name": "go-service", "port": 8080}
 
 
@@ -178,7 +181,7 @@ def test_modes_that_are_as_they_are_written(written: str, mode: int | None) -> N
 def test_all_errors_at_once_in_the_order_of_the_file() -> None:
     text = "files: [{source: /}]\nhooks: {Start: []}\nservices: [{unit: x}]\nversion: 1\nfile: 0\n"
     problems = parse(text).problems
-    assert [problem.line for problem in problems] == [1, 1, 2, 3, 3, 4, 5]
+    assert [problem.line for problem in problems] == [1, 1, 2, 3, 4, 5]
     assert [problem.severity for problem in problems].count(Severity.ERROR) == 5
 
 

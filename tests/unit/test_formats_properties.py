@@ -20,6 +20,7 @@ from agent.model.appspec import (
     LifecycleEvent,
     Match,
     Permission,
+    ServedBy,
     Service,
     StatusCheck,
 )
@@ -192,6 +193,7 @@ STATUSES = st.builds(
     url=PATHS.map(lambda path: f"http://127.0.0.1:8080/{path}"),
     version=st.sampled_from(["", "/version", "/a~1b/0"]),
     match=st.sampled_from(Match),
+    served_by=st.sampled_from(ServedBy),
     healthy=st.dictionaries(PATHS.map("/{}".format), NAMES, max_size=2).map(
         lambda healthy: tuple(healthy.items())
     ),
@@ -202,6 +204,7 @@ SERVICES = st.builds(
     Service,
     unit=NAMES.map("{}.service".format),
     stop_timeout_seconds=st.integers(1, 900).map(float),
+    start_timeout_seconds=st.integers(1, 900).map(float),
     status=st.none() | STATUSES,
 )
 
@@ -276,12 +279,14 @@ def _service(service: Service) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "unit": service.unit,
         "stop_timeout": f"{service.stop_timeout_seconds:.0f}s",
+        "start_timeout": service.start_timeout_seconds,
     }
     if service.status:
         tree["status"] = {
             "url": service.status.url,
             "version": service.status.version or "off",
             "match": service.status.match.value,
+            "served_by": service.status.served_by.value,
             "healthy": dict(service.status.healthy),
             "within": service.status.within_seconds,
             "stable_for": f"{service.status.stable_for_seconds:.0f}",

@@ -18,6 +18,7 @@ from agent.model.settings import (
     Leftover,
     Limits,
     Retention,
+    Sandbox,
     Settings,
     SourceSettings,
     StopFailure,
@@ -52,7 +53,9 @@ starts: 3
 timeouts: {fetch: 10m, before-install: 90}
 shutdown: 5s
 limits: {bundle: 1G, unpacked: 1.5G, members: 10, depth: 8, ratio: 50, free: 0, free_inodes: 5}
-hooks: {grace: 0, leftover: kill, log: 64K, retry: 1s}
+hooks:
+  {grace: 0, leftover: kill, log: 64K, retry: 1s, memory_max: 1G, processes_max: 99, cpu_weight: 50,
+   sandbox: strict}
 retention: {releases: 1, bundles: 0, deployments: 9, size: 5G, age: 2d}
 x-note: anything
 """
@@ -71,7 +74,7 @@ x-note: anything
         step_timeouts={"fetch": 600.0, "before-install": 90.0},
         shutdown_seconds=5.0,
         limits=Limits(2**30, 3 * 2**29, 10, 8, 50, 0, 5),
-        hooks=HookSettings(0.0, Leftover.KILL, 65536, 1.0),
+        hooks=HookSettings(0.0, Leftover.KILL, 65536, 1.0, 2**30, 99, 50, Sandbox.STRICT),
         retention=Retention(1, 0, 9, 5 * 2**30, 172800.0),
     )
 

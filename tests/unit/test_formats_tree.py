@@ -94,6 +94,12 @@ def test_destination_that_ends_in_the_files_name(tree: Path) -> None:
     assert problems(tree, mappings(("conf", "/etc/conf"))) == []
 
 
+@pytest.mark.parametrize("other", ["/opt/app", "/opt/app/conf"])
+def test_destination_that_others_use_as_a_folder(tree: Path, other: str) -> None:
+    assert problems(tree, mappings(("bin/app", "/opt/app"), ("conf", other))) == []
+    assert len(problems(tree, mappings(("bin/app", "/opt/app"), ("conf", "/opt/app2")))) == 1
+
+
 def test_shared_folder(tree: Path) -> None:
     (problem,) = problems(tree, mappings(("conf", "/etc")))
     assert "5:18: warning: destination: /etc is shared with others" in problem

@@ -1,0 +1,114 @@
+"""A look at the committed files while SQLite still works out what the plan wants.
+
+That one statement takes as long as a look at every file, and leaves the interpreter to others. The
+comparison then need not look again at what is as it was committed, which is nearly everything.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Protocol
+
+from agent.files import walk
+from agent.system.cancel import Cancel
+
+_CACHE_KIB = 128  # it is read once, in order
+CHANGED_LIMIT = 5000  # beyond it, little is saved
+_QUERY = (
+    "SELECT path, mtime_ns, size, mode | 32768, uid, gid FROM committed.installed NOT INDEXED"
+    " WHERE application = ? AND kind = 'file' ORDER BY path"
+)  # 32768: S_IFREG
+
+
+class Committed(Protocol):
+    """The files that committed revisions own on this host."""
+
+    def attach(self, connection: sqlite3.Connection) -> None:
+        """Make them readable as committed.installed on a connection opened with uri=True."""
+
+
+class EarlyLook(threading.Thread):
+    """Looks at every file that is committed for an application.
+
+    seen:    the folders of these files, as they were before the first look into each.
+    changed: files that are not as committed, or could not be looked at.
+    is_whole: whether it came to its end; else nothing of it counts.
+    """
+
+    def __init__(self, committed: Committed, application: str, cancel: Cancel) -> None:
+        super().__init__(name="early-look")
+        self.seen: dict[str, walk.Looked] = {}
+        self.changed: list[str] = []
+        self.is_whole = False
+        self._committed = committed
+        self._application = application
+        self._cancel = cancel
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Look; an error will be met again by the comparison, which explains it."""
+        try:
+            with closing(sqlite3.connect(":memory:", uri=True)) as database:
+                self._committed.attach(database)
+                database.execute(f"PRAGMA committed.cache_size = -{_CACHE_KIB}")
+                with closing(walk.Folders()) as folders:
+                    self.is_whole = self._look(database, folders)
+        except (OSError, sqlite3.Error):
+            pass
+
+    def end(self) -> None:
+        """Stop it, if it is not at its end."""
+        self._ended.set()
+        self.join()
+
+    def _look(self, database: sqlite3.Connection, folders: walk.Folders) -> bool:
+        folder, descriptor = "\0", None  # no path has it
+        for path, *committed in database.execute(_QUERY, (self._application,)):
+            cut = path.rfind("/")
+            if path[:cut] != folder:
+                folder = path[:cut]
+                if self._ended.is_set() or self._cancel.is_set():
+                    return False
+                self.seen[folder or "/"] = walk.look_at(folder or "/")
+                descriptor = _open(folders, folder)
+            if descriptor is None or not _is_as(committed, descriptor, path[cut + 1 :]):
+                self.changed.append(path)
+                if len(self.changed) > CHANGED_LIMIT:
+                    return False
+        return True
+
+
+@contextmanager
+def looking(committed: Committed, application: str, cancel: Cancel) -> Iterator[EarlyLook]:
+    """An early look, which is over when the block is left."""
+    look = EarlyLook(committed, application, cancel)
+    look.start()
+    try:
+        yield look
+    finally:
+        look.end()
+
+
+def _open(folders: walk.Folders, folder: str) -> int | None:
+    try:
+        return folders.open(folder)
+    except OSError:
+        return None
+
+
+def _is_as(committed: list[int], folder: int, name: str) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return committed == [
+        found.st_mtime_ns,
+        found.st_size,
+        found.st_mode,
+        found.st_uid,
+        found.st_gid,
+    ]

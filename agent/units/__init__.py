@@ -1,0 +1,1 @@
+"""The systemd units of a revision: checked, recorded, stopped, started, watched, put back."""

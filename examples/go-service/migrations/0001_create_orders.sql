@@ -1,0 +1,5 @@
+CREATE TABLE orders (
+    id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer    TEXT NOT NULL,
+    ordered_at  TIMESTAMPTZ NOT NULL DEFAULT now()
+);
