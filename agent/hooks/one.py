@@ -104,7 +104,8 @@ class OneHook:
             raise await asyncio.to_thread(failure.explain, attempt, end, output, self._scene)
 
     def _say(self, text: str) -> None:
-        self._log.line(f"{self._attempt.where}: {text}")
+        event = self._attempt.hook.event
+        self._log.line(f"{self._attempt.where}: {text}", LIFECYCLE_EVENT=event)
 
     async def _find_adopted(self) -> HookRun | None:
         """The run of this hook that an agent before this one began, if its end can be had."""

@@ -49,6 +49,15 @@ def test_failed_deployment_is_explained_by_the_journal_alone(deb_host: DebHost) 
     told = [name for name, _ in kinds(deb_host, view["id"])]
     for name in ("HOOK_FAILED", "UNDO_BEGUN", "UNDO_DONE", "ROLLED_BACK", "QUARANTINED"):
         assert name in told
+    said = deb_host.host.journal(f"DEPLOYMENT_ID={view['id']}", "LIFECYCLE_EVENT=AfterInstall")
+    assert {entry["APPLICATION"] for entry in said} == {"web"}
+    assert {entry["REVISION_VERSION"] for entry in said} == {"1.215"}
+    assert {entry["STEP"] for entry in said} == {"after-install"}
+    texts = [(entry["SYSLOG_IDENTIFIER"], entry["MESSAGE"].splitlines()[0]) for entry in said]
+    for text in ("all is well", "no route to the database"):
+        assert ("deploy-hook", text) in texts
+    ended = f"{view['id']}: AfterInstall scripts/AfterInstall: exit code 3 after"
+    assert any(who == "deploy-agent" and text.startswith(ended) for who, text in texts)
     matches = (UNIT, f"DEPLOYMENT_ID={view['id']}", f"MESSAGE_ID={Message.HOOK_FAILED}")
     (entry,) = deb_host.host.journal(*matches)
     assert entry["PRIORITY"] == "3"
