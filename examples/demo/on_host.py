@@ -1,4 +1,4 @@
-"""The demo on a throwaway host: Debian 12 boots in a container, gets the .deb, and is deployed to.
+"""The demo on a throwaway host: Debian 12 boots in a container, gets the .deb, is deployed to.
 
 Where there can be no such host, the demo runs in the foreground of this machine instead.
 """
@@ -93,6 +93,7 @@ class Demo:
         say("version 1.214 arrives in the folder that the agent watches")
         self._drop("1.214")
         self._ask()
+        self._on_host("systemctl", "status", "--no-pager", "--lines=0", "go-service")
         self._on_host("agentctl", "status")
         say("1.215 replaces it")
         self._drop("1.215")
@@ -129,8 +130,8 @@ class Demo:
     def _drop(self, version: str, *options: str) -> None:
         """A build arrives: written beside the folder, then renamed into it."""
         name = f"go-service-{version}.zip"
-        build = [f"{_DEMO}/build", str(self._bundles / name), version, "--folder", "/srv/demo"]
-        commands.run([*build, "--listen", "0.0.0.0", "--port", _PORT, *options])
+        build = [f"{_DEMO}/build", str(self._bundles / name), version, "--unit"]
+        commands.run([*build, "--port", _PORT, *options])
         self._host.path(f"/srv/{name}").write_bytes((self._bundles / name).read_bytes())
         self._host.run("mkdir", "-p", "/srv/drop/go-service")
         self._on_host("mv", f"/srv/{name}", "/srv/drop/go-service/")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import main as cli_main
 from agent.model.appspec import StatusCheck
 from agent.system import status_check
 from agent.system.http import HttpClient
@@ -41,6 +42,16 @@ def test_the_same_version_gives_the_same_bytes(tmp_path: Path) -> None:
     first = build(tmp_path, "first.zip", "1.214").read_bytes()
     assert build(tmp_path, "second.zip", "1.214").read_bytes() == first
     assert build(tmp_path, "third.zip", "1.215").read_bytes() != first
+
+
+def test_the_bundle_with_a_unit_is_sound(tmp_path: Path) -> None:
+    bundle = tmp_path / "x.zip"
+    subprocess.run([BUILD, bundle, "1.216", "--unit"], check=True, timeout=10)
+    with zipfile.ZipFile(bundle) as archive:
+        names = set(archive.namelist())
+        assert "scripts/start" not in names
+        assert "ExecStart=/opt/go-service/go-service" in archive.read("go-service.service").decode()
+    assert cli_main.main(["lint", str(bundle)]) == 0
 
 
 def test_a_relative_folder_is_refused(tmp_path: Path) -> None:
