@@ -117,7 +117,8 @@ async def check_service(
             proved_since, ends = None, deadline
             if now >= deadline:
                 asked = f"asked {tries} times in {now - began:.1f} s"
-                raise _not_proved(check, version, answer, asked=asked, relapses=relapses)
+                unit = owner.unit if owner is not None else ""
+                raise _not_proved(check, version, answer, unit=unit, asked=asked, relapses=relapses)
         await asyncio.sleep(min(pause, ends - now))
         pause = min(pause * 1.25, _LONGEST_PAUSE_SECONDS)
 
@@ -185,7 +186,13 @@ def _wrong_version(check: StatusCheck, reported: str, version: str) -> str:
 
 
 def _not_proved(
-    check: StatusCheck, version: str, answer: StatusAnswer, *, asked: str, relapses: int
+    check: StatusCheck,
+    version: str,
+    answer: StatusAnswer,
+    *,
+    unit: str,
+    asked: str,
+    relapses: int,
 ) -> AgentError:
     url = http.without_secrets(check.url)
     expected = ["HTTP 200"]
@@ -202,12 +209,12 @@ def _not_proved(
         f"cannot validate {url}: {answer.detail}",
         code=_CODES[answer.verdict],
         details=tuple(details),
-        remedy=_remedy(check, version, answer),
+        remedy=_remedy(check, version, answer, unit),
         where=url,
     )
 
 
-def _remedy(check: StatusCheck, version: str, answer: StatusAnswer) -> str:
+def _remedy(check: StatusCheck, version: str, answer: StatusAnswer, unit: str) -> str:
     match answer.verdict:
         case Verdict.FOREIGN:
             return (
@@ -221,13 +228,16 @@ def _remedy(check: StatusCheck, version: str, answer: StatusAnswer) -> str:
                 return (
                     "Point `version:` at the field that holds it, or switch it off: `version: off`"
                 )
+            if unit:
+                return f"See that {version} was built into the program that {unit} starts"
             return (
                 f"See that ApplicationStart replaces the old process, and that {version} was built"
                 " into the new one"
             )
         case Verdict.UNREACHABLE | Verdict.UNHEALTHY | Verdict.PROVED:
             url = http.without_secrets(check.url)
-            return f"Read the service's own log, and ask the endpoint: curl -i {url}"
+            log = f": journalctl -u {unit}" if unit else ""
+            return f"Read the service's own log{log}, and ask the endpoint: curl -i {url}"
 
 
 def _plain(value: object) -> str | None:
