@@ -405,7 +405,7 @@ def test_the_lock_is_left_alone(doctor: Doctor) -> None:
 def test_a_doctor_that_cannot_start_says_why(doctor: Doctor) -> None:
     broken = doctor.base / "broken"
     broken.mkdir()
-    (broken / "psutil.py").write_text("raise ImportError('libc.so.7: not found')\n")
+    (broken / "yaml.py").write_text("raise ImportError('libc.so.7: not found')\n")
     done = doctor.run("--json", PYTHONPATH=f"{broken}:{cli_server.ROOT}")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.system import systemd
 from tests import go_service
 from tests.go_service import EXAMPLE, Broken
 
@@ -131,10 +132,12 @@ def test_plan_has_nothing_to_say(tmp_path: Path, style: str) -> None:
     done = run(
         *("unshare", "--mount", "--", *inside, *plan, "--config", settings, bundle),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
     answer = json.loads(done.stdout)["plan"]
-    warnings = [text for text in answer["warnings"] if "nothing acts on it" not in str(text)]
-    assert (answer["problems"], answer["conflicts"], warnings) == ([], [], [])
+    problems = answer["problems"]
+    if style == "services" and not systemd.is_booted():  # and rightly so; tests/host has it whole
+        assert [text for text in problems if "cannot manage go-service.service" in text]
+        problems = problems[1:]
+    assert (problems, answer["conflicts"], answer["warnings"]) == ([], [], []), done.stderr
     added = {change["path"] for change in answer["changes"] if change["action"] == "add"}
     assert {"/etc/systemd/system/go-service.service", "/opt/go-service/go-service"} <= added
 

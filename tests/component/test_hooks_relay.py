@@ -78,7 +78,9 @@ def test_command_that_is_not_there_or_cannot_be_executed(tmp_path: Path) -> None
 
 def test_signals_have_their_defaults() -> None:
     _, said = output("/bin/grep", "SigIgn", "/proc/self/status")
-    assert said.split() == ["SigIgn:", "0" * 16]
+    ignored = int(said.split()[1], 16)
+    # beyond 31 are the C library's own, which no shell can name
+    assert ignored & (2**31 - 1) == 0
 
 
 def test_equals_sign_in_the_path(tmp_path: Path) -> None:
