@@ -100,7 +100,7 @@ def test_a_tee_ends_its_work(tmp_path: Path) -> None:
 
 
 def test_term_lets_it_clean_up_and_say_so() -> None:
-    script = "trap 'echo cleaning; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+    script = "trap 'echo cleaning; exit 9' TERM; echo ready; for _ in $(seq 999); do sleep 0.01; done"
     with start("/bin/sh", "-c", script) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == b"ready\n"
@@ -110,7 +110,8 @@ def test_term_lets_it_clean_up_and_say_so() -> None:
 
 
 def test_what_it_leaves_may_go_on_writing(tmp_path: Path) -> None:
-    script = f"(until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo late; echo >{tmp_path}/end) &"
+    waits = f"for _ in $(seq 999); do [ -e {tmp_path}/go ] && break; sleep 0.01; done"
+    script = f"({waits}; echo late; echo >{tmp_path}/end) &"
     with start("/bin/bash", "-c", script) as started:
         assert started.wait(5) == 0
         members = [each for each in processes.read_table().values() if each.session == started.pid]
