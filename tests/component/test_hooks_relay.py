@@ -100,7 +100,9 @@ def test_a_tee_ends_its_work(tmp_path: Path) -> None:
 
 
 def test_term_lets_it_clean_up_and_say_so() -> None:
-    script = "trap 'echo cleaning; exit 9' TERM; echo ready; for _ in $(seq 999); do sleep 0.01; done"
+    script = (
+        "trap 'echo cleaning; exit 9' TERM; echo ready; for _ in $(seq 999); do sleep .01; done"
+    )
     with start("/bin/sh", "-c", script) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == b"ready\n"
