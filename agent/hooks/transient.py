@@ -67,6 +67,7 @@ class TransientBackend:
         """See HookBackend."""
         unit = TransientUnit(
             name=_unit(mark),
+            description=_description(mark),
             argv=relay.wrap(command),
             environment={},
             properties=self._properties(mark, command, timeout_seconds),
@@ -227,7 +228,6 @@ class TransientBackend:
     ) -> list[tuple[str, str]]:
         """As in unit files. What journald would drop or change is switched off."""
         found = [
-            ("Description", _description(mark)),
             ("Slice", SLICE),
             ("Type", "oneshot"),
             ("RemainAfterExit", "yes"),
@@ -247,7 +247,7 @@ class TransientBackend:
             # 0 means "as journald is configured" here, and not "no limit"
             ("LogRateLimitIntervalSec", "1s"),
             ("LogRateLimitBurst", "10000000"),
-            *(("LogExtraFields", f"{name}={plain(value)}") for name, value in mark.fields.items()),
+            *(("LogExtraFields", _field(name, value)) for name, value in mark.fields.items()),
             *sandbox.properties(self._settings, command.cwd),
         ]
         if command.user is not None:
@@ -257,6 +257,11 @@ class TransientBackend:
 
 def _unit(mark: HookMark) -> str:
     return f"deploy-{mark.name}.service"
+
+
+def _field(name: str, value: str) -> str:
+    """A field for the journal; PID 1 would take it apart at blanks when it reads the unit again."""
+    return f"{name}={plain(value)}".replace(" ", r"\x20")
 
 
 def _description(mark: HookMark) -> str:

@@ -98,9 +98,14 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class TransientUnit:
-    """A unit that exists while it is needed (systemd-run(1)). properties: as in unit files."""
+    """A unit that exists while it is needed (systemd-run(1)). properties: as in unit files.
+
+    description: one line. PID 1 keeps the unit as a file, which it reads again on a reload, and
+    systemd-run's own description is the command line: its line ends would begin settings there.
+    """
 
     name: str
+    description: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     properties: Sequence[tuple[str, str]]
@@ -198,6 +203,7 @@ class Systemd:
         the unit could not be started at all, with code CONFLICT where there is one of that name.
         """
         argv = ["systemd-run", "--quiet", f"--unit={unit.name}"]
+        argv.append(f"--description={unit.description}")
         argv += [f"--property={name}={value}" for name, value in unit.properties]
         argv += [f"--setenv={name}={value}" for name, value in unit.environment.items()]
         argv += ["--", *(escape(word) for word in unit.argv)]

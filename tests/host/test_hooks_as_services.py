@@ -121,6 +121,17 @@ def test_words_arrive_as_they_are(serving_host: DebHost) -> None:
     assert f"[output] I am {release}/{location}\n" in log(serving_host)
 
 
+@pytest.mark.parametrize("location", [f"scripts/{_EVENT}", "scripts/two words"])
+def test_systemd_reads_a_hook_s_unit_again_without_a_word(
+    serving_host: DebHost, location: str
+) -> None:
+    """On a daemon-reload PID 1 reads the file that it has made of a transient unit."""
+    deploy_good(serving_host, "#!/bin/sh\nsystemctl daemon-reload\n", location=location)
+    said = [str(each["MESSAGE"]) for each in serving_host.host.journal("_PID=1")]
+    assert [line for line in said if "deploy-hook" in line and "ignoring" in line] == []
+    assert [line for line in said if "Log field lacks" in line] == []
+
+
 def test_the_journal_tells_whose_line_it_is(serving_host: DebHost) -> None:
     deploy_good(serving_host, "#!/bin/sh\necho '<3>an unmistakable line'\n")
     deployment_id = serving_host.deployment()["id"]
