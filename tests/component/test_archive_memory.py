@@ -14,6 +14,8 @@ from agent.model.errors import Code
 from tests.archives import ZipEntry, make_tar, make_zip, tar_entry
 from tests.lint.source import ROOT
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = 40_000
 BIG = b"".join(number.to_bytes(4, "big") * 2**18 for number in range(48))
 

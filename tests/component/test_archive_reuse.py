@@ -180,6 +180,7 @@ def test_what_cannot_be_linked_is_written(
     assert indexed(tmp_path / "new.index") == indexed(other_disk / "old.index")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_descriptors_are_few_however_many_folders_there_are(kind: str, tmp_path: Path) -> None:
     files = {f"{number}/" + "deep/" * 60 + "f": b"x" for number in range(100)}

@@ -15,7 +15,7 @@ from agent.system import process
 from tests.hook_scene import BACKENDS, DEAF_DAEMONS, START, Scene, is_alive
 from tests.waiting import wait_until, wait_until_async
 
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+pytestmark = [pytest.mark.parametrize("backend", BACKENDS), pytest.mark.slow]
 
 RACER = f"""#!{sys.executable}
 # changes its pid all the time, in a session of its own

@@ -10,6 +10,8 @@ import pytest
 from tests.hook_scene import COMMANDS, Scene
 from tests.status_service import GOOD, http_answer, json_answer, status_service
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--within", "0.3", "--stable-for", "0.2", "--interval", "0.05")
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60), pytest.mark.slow]
 
 MIB = 2**20
 # no reserve: the disk is to become really full, not to be refused beforehand
