@@ -71,6 +71,8 @@ def in_child(work: Callable[[], object], kill_after: float | None) -> None:
     signal.setitimer(signal.ITIMER_REAL, kill_after or 0)
     _, status = os.waitpid(child, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
+    # a late alarm's handler runs here at the latest, not when the descriptor is closed
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
     os.close(descriptor)
     if kill_after is None and status != 0:
         raise SystemExit(f"the work failed: {status}")
