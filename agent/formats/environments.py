@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -116,10 +117,8 @@ def _environment(
     name: str, section: dict[str, object], folder: Path, found: Findings
 ) -> Environment:
     expires = 0.0
-    try:
+    with contextlib.suppress(AgentError):  # the schema complains of it
         expires = quantities.parse_duration(section.get("expires", 0))
-    except AgentError:
-        pass  # the schema complains of it
     path, public = findings.text(section.get("key")), findings.text(section.get("public_key"))
     return Environment(
         name=name,

@@ -150,8 +150,10 @@ environments:
     _, problems = parse(text)
     assert problems == [
         "6:16: error: name: two targets of test are called a (give each a name of its own)",
-        "9:30: error: url: test/a publishes to the same place, group default"
-        " (give each a prefix of its own: s3://bucket/test)",
+        (
+            "9:30: error: url: test/a publishes to the same place, group default"
+            " (give each a prefix of its own: s3://bucket/test)"
+        ),
     ]
 
 
@@ -159,8 +161,10 @@ def test_a_key_without_expiry_is_a_warning() -> None:
     built, problems = parse(of_test("key_env: TEST_KEY"))
     assert built is not None
     assert problems == [
-        "4:5: warning: key_env: has no expires: hosts accept what is published here for ever"
-        " (write expires: 30d)"
+        (
+            "4:5: warning: key_env: has no expires: hosts accept what is published here for ever"
+            " (write expires: 30d)"
+        )
     ]
 
 
