@@ -7,8 +7,8 @@ import json
 import pytest
 
 from agent.formats import manifest, quantities, wording
-from agent.model.manifest import Manifest
 from agent.model.errors import AgentError, Code
+from agent.model.manifest import Manifest
 
 
 @pytest.mark.parametrize(
