@@ -21,6 +21,7 @@ class Code(StrEnum):
     BUNDLE_DAMAGED = "bundle-damaged"
     BUNDLE_REFUSED = "bundle-refused"
     BUNDLE_CHANGED = "bundle-changed"
+    MANIFEST_REFUSED = "manifest-refused"
     APPSPEC_INVALID = "appspec-invalid"
     PLAN_REFUSED = "plan-refused"
     DISK_FULL = "disk-full"
