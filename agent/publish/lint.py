@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.formats import appspec, bundle_tree, environments, manifest, settings, yamldoc
 from agent.model.appspec import Problem, Severity
 from agent.model.errors import AgentError, Code
+from agent.model.manifest import Manifest
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -83,6 +84,14 @@ def _lint_manifest(tree: bundle_tree.BundleTree) -> list[Problem]:
         except AgentError as error:
             return [Problem(Severity.ERROR, name, 0, 0, error.message, error.remedy)]
     return []
+
+
+def read_manifest(bundle: Path) -> Manifest | None:
+    """The release.json of an archive, None if it has none. Raises AgentError."""
+    with _opened(bundle) as tree:
+        if tree is None or not tree.kind(manifest.FILENAME):
+            return None
+        return manifest.parse_manifest(tree.beginning(manifest.FILENAME, manifest.MAX_BYTES + 1))
 
 
 @contextmanager
