@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.formats import minisign
-from agent.model.environments import Environment
+from agent.model.environments import Environment, Environments
 from agent.model.errors import AgentError, Code
 from agent.system import secret_key
 from agent.system.keyring import KeyRing
@@ -42,7 +43,7 @@ def load_to_publish(environment: Environment) -> Keys:
         raise AgentError(
             f"cannot sign for {environment.name}: its key {signs} does not belong to {public}",
             code=Code.CONFIG_INVALID,
-            remedy="Name the two files of one pair of keys",
+            remedy="Name the two files of one pair of keys, see: agentctl key show",
         )
     return Keys(secret, KeyRing([secret.public], folder=public or _named(environment)))
 
@@ -65,6 +66,21 @@ def load_to_check(environment: Environment) -> KeyRing | None:
             code=error.code,
             remedy=f"Name its public key in the environments file: public_key: {_SOME_FILE}",
         ) from error
+
+
+def load_rings(known: Environments, *, warn: Callable[[str], None]) -> dict[str, KeyRing | None]:
+    """What load_to_check gives, for all environments; to look at them without trusting them.
+
+    Where a key is not to be had, `warn` is told, and nothing is checked.
+    """
+    rings: dict[str, KeyRing | None] = {}
+    for environment in known.all:
+        rings[environment.name] = None
+        try:
+            rings[environment.name] = load_to_check(environment)
+        except AgentError as error:
+            warn(f"signatures in {environment.name} are not looked at: {_cause(error)}")
+    return rings
 
 
 _SOME_FILE = "keys/minisign.pub"
