@@ -15,6 +15,9 @@ from agent.publish.releases import Followed, Overview, Version
 from agent.publish.telling import Teller
 
 _SOON_SECONDS = 7 * 86400.0  # where the file does not say how long a manifest lasts
+_FOLLOWED_TITLES = [
+    "environment", "target", "group", "version", "since", "serial", "expires", "sha256"
+]  # fmt: skip
 _EXITS = """\
 exit codes:
   0   every target was looked at
@@ -72,8 +75,8 @@ def _lines(
         if shown.failures:
             return [f"Nothing is known of {application}"]
         return [f"{application} was not published yet: agentctl push BUNDLE --to ENVIRONMENT"]
-    told = _table(["environment", "target", "group", "version", "since", "serial", "expires",
-                   "sha256"], [_followed_row(each, now) for each in shown.followed], style)  # fmt: skip
+    rows = [_followed_row(each, now) for each in shown.followed]
+    told = _table(_FOLLOWED_TITLES, rows, style)
     names = [environment.name for environment in known.all]
     rows = [_version_row(each, shown, known, now) for each in shown.versions]
     told += ["", *_table(["version", "published", "commit", *names], rows, style)] if rows else []
@@ -139,10 +142,12 @@ def _doubts(followed: Followed, known: Environments, now: float) -> list[str]:
     if found.expires - now > (lasting / 4 if lasting else _SOON_SECONDS):
         return []
     word = "expired" if found.expires <= now else "expires"
-    return [
-        f"{at}: {found.version} {word} {_expiry(found.expires, now)}; renew it, by: agentctl push"
-        f" --application {found.application} --version {found.version} --to {followed.environment}"
-    ]
+    again = (
+        f"agentctl push --application {found.application} --version {found.version}"
+        f" --to {followed.environment}"
+    )
+    expiry = _expiry(found.expires, now)
+    return [f"{at}: {found.version} {word} {expiry}; renew it, by: {again}"]
 
 
 # for programs

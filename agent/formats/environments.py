@@ -17,7 +17,7 @@ FILENAMES = ("deploy.yaml", "deploy.yml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SECRET = re.compile(r"RWRTY0Iy|untrusted comment:")  # how a minisign secret key begins
 _FOLDERS = ("bundles", "releases")  # of an application, beside those of its deployment groups
-_NO_EXPIRY = ("has no expires: hosts accept what is published here for ever", "write expires: 30d")
+_NO_EXPIRY = "is missing beside the key: hosts refuse a signed manifest that is good for ever"
 
 
 def load_environments(given: Path | None) -> Environments:
@@ -187,7 +187,7 @@ def _check_keys(name: str, section: dict[str, object], found: Findings) -> None:
             hint = "take it out, make a new one, and write key_env: DEPLOY_KEY"
             found.error((*at, word), message, hint)
     if has_secret and "expires" not in section:
-        found.warn((*at, "key" if "key" in section else "key_env"), *_NO_EXPIRY, at_key=True)
+        found.error((*at, "expires"), _NO_EXPIRY, "write expires: 30d")
 
 
 def _check_requires(

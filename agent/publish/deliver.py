@@ -277,25 +277,34 @@ class _Run:
                 return
 
     async def _flip(self, place: Place) -> None:
-        application = self._described.application
         for result in self._results[place].groups:
             text = self._standing[place].texts.get(result.group)
             if text is None:
                 continue
-            before = self._standing[place].pointers[result.group]
-            now = await reading.read_pointer(place, application, result.group)
-            if now.text != before.text:
-                raise _overtaken(place, now)
-            await place.store.write(before.key, text)
+            await self._write_pointer(place, result.group, text)
             made = manifest.parse_pointer(text)
             result.pointer = PointerResult.FLIPPED
             result.serial, result.expires = made.serial, made.expires
             self._teller.say(f"{place.name}: {result.group} flipped to {made.version}")
-            await self._write_twin(place, f"{before.key}.minisig", result.group, text)
+            await self._write_twin(place, result.group, text)
 
-    async def _write_twin(self, place: Place, key: str, group: str, text: bytes) -> None:
+    async def _write_pointer(self, place: Place, group: str, text: bytes) -> None:
+        """Replace exactly what was seen at the beginning. Raises Conflict."""
+        before = self._standing[place].pointers[group]
+        now = await reading.read_pointer(place, self._described.application, group)
+        if now.text != before.text:
+            raise _overtaken(place, now)
+        try:
+            await place.store.write(before.key, text, replaces=now.etag)
+        except Conflict as error:
+            now = await reading.read_pointer(place, self._described.application, group)
+            if now.text != text:  # else it was written, and only the answer lost
+                raise _overtaken(place, now) from error
+
+    async def _write_twin(self, place: Place, group: str, text: bytes) -> None:
         """The signature where people with minisign look for it; hosts do without it."""
         if signature := self._signature(group, text):
+            key = f"{layout.pointer_key(self._described.application, group)}.minisig"
             try:
                 await place.store.write(key, signature, content_type="text/plain")
             except AgentError as error:

@@ -76,7 +76,9 @@ def changes(old: Path, new: Path) -> tuple[FileChange, ...]:
 
 def _content(member: zipfile.ZipInfo | None) -> tuple[int, int, int] | None:
     """What tells two files apart: size, CRC-32, and the bits of the mode."""
-    return member and (member.file_size, member.CRC, member.external_attr >> 16)
+    if member is None:
+        return None
+    return (member.file_size, member.CRC, member.external_attr >> 16)
 
 
 def _files(bundle: Path) -> dict[str, zipfile.ZipInfo]:

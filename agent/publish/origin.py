@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from agent.formats import wording
 from agent.model.errors import AgentError, Code, Conflict, NotFound, TransientError
@@ -15,6 +16,8 @@ from agent.publish.reading import Written
 from agent.publish.telling import Teller
 from agent.system.cancel import Cancel
 from agent.system.keyring import KeyRing
+
+T = TypeVar("T")
 
 _FEW = 3
 
@@ -131,12 +134,12 @@ class Origin:
             )
         self.teller.say(f"{place.name}: bundle fetched")
 
-    async def _ask(self, work: Callable[[Place], Awaitable[places.T]]) -> dict[Place, places.T]:
+    async def _ask(self, work: Callable[[Place], Awaitable[T]]) -> dict[Place, T]:
         """What the targets that can be reached say; raises AgentError if none can, or for others.
 
         A target that is down is told and left out: the rest of them know as well.
         """
-        good: dict[Place, places.T] = {}
+        good: dict[Place, T] = {}
         down: list[AgentError] = []
         for place, answer in (await places.at_each(self.places, work)).items():
             if isinstance(answer, TransientError):

@@ -103,7 +103,10 @@ def of_target(keys: str) -> str:
         (of_test("expires: soon"), "4:14: error: expires: must be a duration such as 30d, is"),
         (of_test("requires: [tset]"), "4:16: error: requires, entry 1: there is no environment"),
         (of_test("requires: [test]"), "test cannot require itself"),
-        (of_test("key: a\n    key_env: B"), "5:5: error: key_env: key says already"),
+        (
+            of_test("key: a\n    key_env: B\n    expires: 1d"),
+            "5:5: error: key_env: key says already",
+        ),
         (of_test("password_env: B"), "4:5: error: password_env: there is no key"),
         (of_test("key_env: 1B"), "key_env: must be the name of an environment variable"),
         (of_target("url: 'https://acme'"), "4:25: error: url: must be s3://BUCKET or s3://"),
@@ -130,9 +133,9 @@ def test_all_problems_at_once() -> None:
 
 def test_a_secret_in_the_file_is_refused_and_not_repeated() -> None:
     secret = "RWRTY0IyZmFrZWtleQ=="
-    built, problems = parse(of_test(f"key: {secret}"))
+    built, problems = parse(of_test(f"expires: 1d\n    key: {secret}"))
     assert built is None
-    assert "is a secret key itself; key names where it is" in problems[1]
+    assert "is a secret key itself; key names where it is" in problems[0]
     assert secret not in "".join(problems)
 
 
@@ -157,13 +160,13 @@ environments:
     ]
 
 
-def test_a_key_without_expiry_is_a_warning() -> None:
+def test_hosts_would_refuse_what_is_signed_for_ever() -> None:
     built, problems = parse(of_test("key_env: TEST_KEY"))
-    assert built is not None
+    assert built is None
     assert problems == [
         (
-            "4:5: warning: key_env: has no expires: hosts accept what is published here for ever"
-            " (write expires: 30d)"
+            "3:5: error: expires: is missing beside the key: hosts refuse a signed manifest that is"
+            " good for ever (write expires: 30d)"
         )
     ]
 
