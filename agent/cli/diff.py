@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.cli import output, publishing, teller, text
 from agent.cli.exits import Exit
-from agent.client import SCHEMA, Body
+from agent.client import SCHEMA
 from agent.formats import environments
 from agent.model.environments import Environment, Environments
 from agent.model.errors import AgentError, Code
@@ -17,6 +17,10 @@ from agent.model.manifest import Manifest
 from agent.publish import diff, places, signing
 from agent.publish.diff import Difference, FileChange, Side
 from agent.publish.origin import Origin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.client import Body
 
 _MOST_FILES = 200
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from agent.cli import output, text
 from agent.cli.exits import Exit
-from agent.client import SCHEMA, Body
+from agent.client import SCHEMA
 from agent.publish.results import (
     BundleResult,
     GroupResult,
@@ -22,6 +22,10 @@ from agent.publish.results import (
     Publication,
     TargetResult,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.client import Body
 
 T = TypeVar("T")
 

@@ -7,12 +7,16 @@ import time
 
 from agent.cli import arguments, output, publishing, teller, text
 from agent.cli.exits import Exit
-from agent.client import SCHEMA, Body
+from agent.client import SCHEMA
 from agent.formats import environments
 from agent.model.environments import Environment, Environments
 from agent.publish import places, releases, signing
 from agent.publish.releases import Followed, Overview, Version
 from agent.publish.telling import Teller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.client import Body
 
 _SOON_SECONDS = 7 * 86400.0  # where the file does not say how long a manifest lasts
 _FOLLOWED_TITLES = [
