@@ -136,9 +136,8 @@ def _rows(publication: Publication) -> list[list[str]]:
     for target in publication.targets:
         for index, group in enumerate(target.groups):
             first = [target.name, _bundle_words(target)] if index == 0 else ["", ""]
-            rows.append(
-                [*first, group.group, _pointer_words(target, group), group.before or "none"]
-            )
+            before = group.before or ("?" if target.failure else "none")
+            rows.append([*first, group.group, _pointer_words(target, group), before])
     return rows
 
 
@@ -176,12 +175,11 @@ def _sentence(publication: Publication) -> str:
     others = f" ({', '.join(failed)} failed)" if failed else ""
     if publication.outcome is Outcome.FAILED:
         return f"{where} does not desire {what}: no pointer was flipped{others}"
-    count = sum(pointer is PointerResult.KEPT for pointer in pointers)
-    words = "would be" if publication.is_dry_run else "is"
+    count = pointers.count(PointerResult.KEPT)
+    verb = "would be" if PointerResult.WOULD_FLIP in pointers else "is"
     return (
-        f"{what} {words} desired in a part of {where} only:"
-        f" {count} of {len(pointers)} pointers {'stay' if words != 'is' else 'stayed'} as they were"
-        f"{others}"
+        f"{what} {verb} desired in a part of {where} only:"
+        f" {count} of {len(pointers)} pointers do not follow it{others}"
     )
 
 
@@ -189,11 +187,10 @@ def _done(publication: Publication, pointers: list[PointerResult]) -> str:
     what = f"{publication.application} {publication.version}"
     where = publication.environment
     flipped = pointers.count(PointerResult.FLIPPED)
-    if publication.is_dry_run:
-        would = pointers.count(PointerResult.WOULD_FLIP)
+    if would := pointers.count(PointerResult.WOULD_FLIP):
         return f"{what} would be desired in {where}: {_count(would)} would be flipped"
     if not flipped:
-        return f"{what} was desired everywhere in {where} already: nothing was flipped"
+        return f"{what} is desired everywhere in {where} already: no pointer to flip"
     expires = max(group.expires for target in publication.targets for group in target.groups)
     until = f", until {text.clock(expires, time.time())}" if expires else ""
     return f"{what} is desired in {where} now: {_count(flipped)} flipped{until}"

@@ -80,6 +80,7 @@ def _lines(
             return [f"Nothing is known of {application}"]
         return [f"{application} was not published yet: agentctl push BUNDLE --to ENVIRONMENT"]
     rows = [_followed_row(each, now) for each in shown.followed]
+    rows += [[*name.split("/"), "?", "not known", "", "", "", ""] for name in shown.failures]
     told = _table(_FOLLOWED_TITLES, rows, style)
     names = [environment.name for environment in known.all]
     rows = [_version_row(each, shown, known, now) for each in shown.versions]

@@ -330,6 +330,7 @@ class _Run:
             try:
                 await work(place)
             except AgentError as error:
+                error.where = error.where or place.name
                 self._results[place].failure = error
                 self._teller.say(f"{place.name}: failed: {error.message}")
 
