@@ -188,6 +188,8 @@ def _write(
 
 def _check_output(path: Path, folder: Path) -> None:
     """Refuse a path in the folder itself: the next bundle would hold the last."""
+    if path.is_dir():
+        raise _unusable(f"{folder} into {path}: that is a folder", "Name a file: --output FILE")
     root, where = folder.resolve(), path.absolute().parent.resolve()
     if root == where or root in where.parents:
         raise _unusable(
@@ -203,10 +205,15 @@ def _partial(path: Path) -> Iterator[Path]:
     try:
         yield partial
     except OSError as error:
-        doing = f"write {error.filename or path}"
-        raise from_os_error(
-            error, doing, code=Code.BUNDLE_REFUSED, remedy="Name another place: --output FILE"
-        ) from error
+        if error.filename in (None, str(partial)):
+            doing, remedy = (
+                f"write {path}",
+                "Make room for it, or name another place: --output FILE",
+            )
+        else:
+            doing = f"read {error.filename}"
+            remedy = f"Permit it to this user, or leave it out in {ignore.FILENAME}"
+        raise from_os_error(error, doing, code=Code.BUNDLE_REFUSED, remedy=remedy) from error
     finally:
         partial.unlink(missing_ok=True)
 

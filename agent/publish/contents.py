@@ -50,7 +50,8 @@ def read_contents(folder: Path, ignored: ignore.Ignore) -> Contents:
         entries = tuple(_walk(folder, "", ignored, left_out))
     except OSError as error:
         doing = f"read {error.filename or folder}"
-        raise from_os_error(error, doing, code=Code.BUNDLE_REFUSED) from error
+        remedy = f"Permit it to this user, or leave it out in {ignore.FILENAME}"
+        raise from_os_error(error, doing, code=Code.BUNDLE_REFUSED, remedy=remedy) from error
     return Contents(entries, tuple(left_out))
 
 
