@@ -20,6 +20,7 @@ COMMANDS = {
     "deploy": "deploy a bundle and follow it to its end",
     "plan": "list everything that a bundle would change, and change nothing",
     "lint": "check a bundle, an appspec or a configuration file",
+    "bundle": "make a bundle of a folder, the same bytes each time",
     "push": "publish a bundle to an environment, or put an earlier version back there",
     "promote": "put the version of one environment before the hosts of the next one",
     "releases": "show which version of an application is where",
