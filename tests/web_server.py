@@ -95,6 +95,9 @@ class WebServer:
                 return
             self.requests.append(request)
             given = self.answering(request)
+            if request.method == "HEAD":
+                assert isinstance(given, bytes)
+                given = given.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
             for piece in [given] if isinstance(given, bytes) else given:
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
