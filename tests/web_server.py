@@ -119,6 +119,8 @@ def _read(connection: socket.socket) -> Request | None:
         if not received:
             return None
         head += received
+        if head[0] == 0x16:  # TLS, to a server without
+            return Request("TLS", "", {}, b"")
     head, _, body = head.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
