@@ -20,6 +20,9 @@ from tests.publishing import APPLICATION, PRODUCTION, Team
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
+PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
+
+
 @pytest.fixture
 def team(object_store: ObjectStore, tmp_path: Path) -> Team:
     publishing.ensure_buckets(object_store)
@@ -34,7 +37,7 @@ def closed_port() -> str:
 
 
 def promote(team: Team, *more: str) -> subprocess.CompletedProcess[str]:
-    return team.agentctl("promote", APPLICATION, "--from", "test", "--to", "production", *more)
+    return team.agentctl(*PROMOTE, *more)
 
 
 def versions(team: Team) -> list[str]:
@@ -46,7 +49,7 @@ def test_two_accounts_and_three_regions_in_one_command(team: Team) -> None:
     bundle = team.bundle("1.214")
     pushed = team.ok("push", str(bundle), "--to", "test")
     assert [each["bundle"] for each in pushed["targets"]] == ["uploaded"]
-    promoted = team.ok("promote", APPLICATION, "--from", "test", "--to", "production")
+    promoted = team.ok(*PROMOTE)
     assert promoted["outcome"] == "done"
     assert [each["name"] for each in promoted["targets"]] == list(PRODUCTION)
     for bucket in PRODUCTION:
@@ -109,7 +112,7 @@ def test_with_one_target_down_nothing_is_flipped_unless_in_part(team: Team) -> N
 
     team.target("production", "partner-us")["endpoint"] = team.store.endpoint
     team.write()
-    resumed = team.ok("promote", APPLICATION, "--from", "test", "--to", "production")
+    resumed = team.ok(*PROMOTE)
     done_now = {each["name"]: each["groups"][0]["pointer"] for each in resumed["targets"]}
     assert done_now == dict.fromkeys(PRODUCTION, "right") | {"partner-us": "flipped"}
     assert versions(team) == ["1.214"] * 6
@@ -269,6 +272,25 @@ def test_unsigned_where_no_key_is_named(team: Team) -> None:
     assert versions(team) == ["1.214"] * 6
 
 
+def test_ci_servers_are_told_where_it_failed(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.target("production", "acme-us")["endpoint"] = closed_port()
+    team.write()
+    summary, outputs = team.folder / "summary", team.folder / "outputs"
+    done = team.agentctl(
+        *PROMOTE, "--partial",
+        GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(outputs),
+    )  # fmt: skip
+    assert done.returncode == 11
+    assert "::error title=source-unavailable::go-service 1.214 is desired in a part" in done.stdout
+    assert "| acme-us/default | failed |" in summary.read_text()
+    assert "| acme-eu/default | flipped, serial" in summary.read_text()
+    assert "outcome<<end\npartial\nend\n" in outputs.read_text()
+    done = team.agentctl(*PROMOTE, TEAMCITY_VERSION="2026.1")
+    assert done.stdout.count("##teamcity[buildProblem ") == 1
+    assert "##teamcity[setParameter name='deploy.outcome' value='partial']" in done.stdout
+
+
 # in the middle
 
 
@@ -277,9 +299,6 @@ def start(team: Team, *args: str) -> subprocess.Popen[str]:
         team.argv(*args), cwd=team.folder, env=team.environ(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-
-
-PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
 
 
 @pytest.mark.parametrize(
