@@ -218,16 +218,20 @@ async def _read_slice(
 ) -> AsyncIterator[bytes]:
     """The bytes to send. guard: runs out where the other side takes none for stall_seconds."""
     loop = asyncio.get_running_loop()
-    left = part.length
-    file = await asyncio.to_thread(part.path.open, "rb", 0)
-    try:
-        await asyncio.to_thread(file.seek, part.start)
-        while left and (piece := await asyncio.to_thread(file.read, min(_BUFFER_BYTES, left))):
-            left -= len(piece)
-            guard.reschedule(loop.time() + (stall_seconds if left else 2 * stall_seconds))
-            yield piece
-    finally:
-        file.close()
+    at, end = part.start, part.start + part.length
+    while at < end and (
+        piece := await asyncio.to_thread(_read_piece, part.path, at, min(_BUFFER_BYTES, end - at))
+    ):
+        at += len(piece)
+        guard.reschedule(loop.time() + (stall_seconds if at < end else 2 * stall_seconds))
+        yield piece
+
+
+def _read_piece(path: Path, start: int, length: int) -> bytes:
+    """Opened for each piece: an upload may be cancelled anywhere, and leaves no open file."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def _broken(doing: str, error: Exception, patience: Patience) -> AgentError:
