@@ -116,7 +116,7 @@ class Web:
         # aiohttp before 3.9 counts sock_read from the beginning of what is sent
         sock_read = None if sends_file else patience.stall
         timeout = aiohttp.ClientTimeout(total=None, connect=patience.connect, sock_read=sock_read)
-        guard = asyncio.timeout(None)
+        guard = asyncio.timeout(patience.stall if sends_file else None)
         headers = dict(call.headers)
         if call.url.startswith("http:"):
             headers |= proxy_headers  # there is no CONNECT to bear them
@@ -137,6 +137,7 @@ class Web:
                     timeout=timeout,
                     proxy=proxy,
                     proxy_headers=proxy_headers,
+                    expect100=sends_file,  # a refusal costs no upload, and is not lost in it
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _broken(call.doing, error, patience) from error
@@ -217,16 +218,20 @@ async def _read_slice(
 ) -> AsyncIterator[bytes]:
     """The bytes to send. guard: runs out where the other side takes none for stall_seconds."""
     loop = asyncio.get_running_loop()
-    left = part.length
-    file = await asyncio.to_thread(part.path.open, "rb", 0)
-    try:
-        await asyncio.to_thread(file.seek, part.start)
-        while left and (piece := await asyncio.to_thread(file.read, min(_BUFFER_BYTES, left))):
-            left -= len(piece)
-            guard.reschedule(loop.time() + (stall_seconds if left else 2 * stall_seconds))
-            yield piece
-    finally:
-        file.close()
+    at, end = part.start, part.start + part.length
+    while at < end and (
+        piece := await asyncio.to_thread(_read_piece, part.path, at, min(_BUFFER_BYTES, end - at))
+    ):
+        at += len(piece)
+        guard.reschedule(loop.time() + (stall_seconds if at < end else 2 * stall_seconds))
+        yield piece
+
+
+def _read_piece(path: Path, start: int, length: int) -> bytes:
+    """Opened for each piece: an upload may be cancelled anywhere, and leaves no open file."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def _broken(doing: str, error: Exception, patience: Patience) -> AgentError:
