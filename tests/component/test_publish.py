@@ -176,10 +176,11 @@ def test_an_old_signed_manifest_is_not_taken_for_another_version(team: Team) -> 
     assert "it is of 1.213 [manifest-refused]" in done.stderr
 
 
-def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team) -> None:
+@pytest.mark.parametrize("cut", [0, 1], ids=["same size", "shorter"])
+def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team, cut: int) -> None:
     bundle = team.bundle("1.214")
     digest = team.ok("push", str(bundle), "--to", "test")["sha256"]
-    changed = bytearray(bundle.read_bytes())
+    changed = bytearray(bundle.read_bytes())[cut:]
     changed[40] ^= 1
     team.put("acme-test", layout.bundle_key(APPLICATION, digest), bytes(changed))
     before = team.objects()
@@ -187,6 +188,33 @@ def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team) -> None:
     assert done.returncode == 1
     assert "it is not what was published [bundle-damaged]" in done.stderr
     assert team.objects() == before
+
+
+def test_what_one_target_cannot_tell_another_one_does(team: Team) -> None:
+    second = {**team.target("test", "acme-test"), "name": "second"}
+    second["url"] += "/second"
+    team.environments["test"]["targets"].append(second)
+    team.write()
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.target("test", "acme-test")["endpoint"] = closed_port()
+    team.write()
+    done = promote(team)
+    assert done.returncode == 0
+    assert "test/acme-test: not asked: cannot read s3://acme-test/" in done.stdout
+    assert versions(team) == ["1.214"] * 6
+
+
+def test_which_version_is_meant_where_targets_differ(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    second = {**team.target("test", "acme-test"), "name": "second"}
+    second["url"] += "/second"
+    team.environments["test"]["targets"].append(second)
+    team.write()
+    done = promote(team)
+    assert done.returncode == 1
+    assert "it is not one version [conflict]" in done.stderr
+    assert "| acme-test, default: 1.213\n    | second, default: none" in done.stderr
+    assert promote(team, "--version", "1.213").returncode == 0
 
 
 def test_a_version_never_changes(team: Team) -> None:
