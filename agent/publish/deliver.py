@@ -6,6 +6,7 @@ so a run that was interrupted, or failed in part, is gone on with by the same co
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -212,25 +213,37 @@ class _Run:
             text = self._standing[place].texts.get(result.group)
             if text is None:
                 continue
-            await self._write_pointer(place, result.group, text)
-            made = manifest.parse_pointer(text)
-            result.pointer = PointerResult.FLIPPED
-            result.serial, result.expires = made.serial, made.expires
-            self._teller.say(f"{place.name}: {result.group} flipped to {made.version}")
-            await self._write_twin(place, result.group, text)
+            seen = await self._write_pointer(place, result.group, text)
+            assert seen.manifest is not None
+            result.serial, result.expires = seen.serial, seen.manifest.expires
+            if seen.text == text:
+                result.pointer = PointerResult.FLIPPED
+                self._teller.say(f"{place.name}: {result.group} flipped to {seen.version}")
+                await self._write_twin(place, result.group, text)
+            else:
+                result.pointer = PointerResult.RIGHT
 
-    async def _write_pointer(self, place: Place, group: str, text: bytes) -> None:
-        """Replace exactly what was seen at the beginning. Raises Conflict."""
+    async def _write_pointer(self, place: Place, group: str, text: bytes) -> Written:
+        """Replace what was seen at the beginning, and give what is there now.
+
+        Raises Conflict where somebody else wrote another revision there meanwhile.
+        """
         before = self._standing[place].pointers[group]
         now = await reading.read_pointer(place, self._described.application, group)
-        if now.text != before.text:
-            raise _overtaken(place, now)
-        try:
-            await place.store.write(before.key, text, replaces=now.etag)
-        except Conflict as error:
+        if now.text == before.text:
+            with contextlib.suppress(Conflict):  # it may be ours all the same: a lost answer
+                await place.store.write(before.key, text, replaces=now.etag)
+                return replace(before, text=text, manifest=manifest.parse_pointer(text))
             now = await reading.read_pointer(place, self._described.application, group)
-            if now.text != text:  # else it was written, and only the answer lost
-                raise _overtaken(place, now) from error
+        if standing.is_same(self._described, now.manifest, group):
+            return now
+        found = f"it is {now.version}, serial {now.serial}" if now.manifest else "it is unreadable"
+        raise Conflict(
+            f"cannot flip {place.store.url_of(now.key)}: somebody else changed it meanwhile,"
+            f" {found}",
+            code=Code.CONFLICT,
+            remedy="Agree on what is to be desired, then run this again",
+        )
 
     async def _write_twin(self, place: Place, group: str, text: bytes) -> None:
         """The signature where people with minisign look for it; hosts do without it."""
@@ -266,12 +279,3 @@ class _Run:
                 self._teller.say(f"{place.name}: failed: {error.message}")
 
         await places.at_each(chosen, told)
-
-
-def _overtaken(place: Place, now: Written) -> Conflict:
-    found = f"it is {now.version}, serial {now.serial}" if now.manifest else "it cannot be read"
-    return Conflict(
-        f"cannot flip {place.store.url_of(now.key)}: somebody else changed it meanwhile, {found}",
-        code=Code.CONFLICT,
-        remedy="Agree on what is to be desired, then run this again",
-    )

@@ -164,7 +164,7 @@ class Origin:
 
     async def _unknown(self, application: str, version: str) -> NotFound:
         async def work(place: Place) -> list[str]:
-            listed = await place.store.list(layout.index_prefix(application))
+            listed = await reading.list_versions(place, application)
             return [layout.indexed_version(each.key) for each in listed]
 
         known = {each for versions in (await self._ask(work)).values() for each in versions}

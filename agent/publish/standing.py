@@ -56,7 +56,7 @@ async def look(place: Place, wanted: Wanted) -> Standing:
 
 async def _is_right(place: Place, wanted: Wanted, pointer: Written, group: str) -> bool:
     """Whether hosts that follow it get the revision, and go on to for long enough."""
-    if not (_is_same(wanted.described, pointer.manifest, group) and _lasts(wanted, pointer)):
+    if not (is_same(wanted.described, pointer.manifest, group) and _lasts(wanted, pointer)):
         return False
     if wanted.ring is None:
         return True
@@ -69,7 +69,8 @@ async def _is_right(place: Place, wanted: Wanted, pointer: Written, group: str) 
     return True
 
 
-def _is_same(described: Manifest, found: Manifest | None, group: str) -> bool:
+def is_same(described: Manifest, found: Manifest | None, group: str) -> bool:
+    """Whether a pointer brings hosts of a group this revision."""
     return (
         found is not None
         and found.version == described.version

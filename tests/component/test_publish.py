@@ -300,6 +300,28 @@ def test_unsigned_where_no_key_is_named(team: Team) -> None:
     assert versions(team) == ["1.214"] * 6
 
 
+def test_a_few_hosts_first(team: Team) -> None:
+    """Two environments in one bucket, each with deployment groups of its own."""
+    canary = {**team.target("production", "acme-eu"), "deployment_groups": ["canary"]}
+    team.environments["canary"] = {
+        **team.environments["production"],
+        "targets": [canary],
+    }
+    team.environments["production"]["requires"] = ["canary"]
+    team.write()
+    for version in ("1.213", "1.214"):
+        team.ok("push", str(team.bundle(version)), "--to", "test")
+        team.ok("promote", APPLICATION, "--from", "test", "--to", "canary")
+        if version == "1.213":
+            team.ok("promote", APPLICATION, "--from", "canary", "--to", "production")
+    seen = team.desired("acme-eu", environment="production", group="canary")
+    assert seen.version == "1.214"
+    assert versions(team) == ["1.213"] * 6
+    team.ok("push", "--application", APPLICATION, "--version", "1.213", "--to", "canary")
+    seen = team.desired("acme-eu", environment="production", group="canary")
+    assert seen.version == "1.213"
+
+
 def test_ci_servers_are_told_where_it_failed(team: Team) -> None:
     team.ok("push", str(team.bundle("1.214")), "--to", "test")
     team.target("production", "acme-us")["endpoint"] = closed_port()
