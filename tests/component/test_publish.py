@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -375,6 +376,23 @@ def test_killed_in_the_middle_and_run_again(team: Team, held_key: str, flipped: 
     team.write()
     assert promote(team).returncode == 0
     assert versions(team) == ["1.214"] * 6
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_told_to_stop_it_leaves_no_file(team: Team, number: int, code: int) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    before = {path.name for path in team.folder.iterdir()}
+    pattern = f"PUT /acme-us/{team.prefix}/{APPLICATION}/bundles/".encode()
+    with gate.gate(team.store.endpoint, pattern) as held:
+        team.target("production", "acme-us")["endpoint"] = held.endpoint
+        team.write()
+        with start(team, *PROMOTE) as running:
+            assert held.has_held.wait(30)
+            running.send_signal(number)
+            said, _ = running.communicate(timeout=20)
+    assert running.returncode == code
+    assert "interrupted. Run the same command again" in said
+    assert {path.name for path in team.folder.iterdir()} == before
 
 
 def test_who_comes_second_changes_nothing(team: Team) -> None:
