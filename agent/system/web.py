@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import yarl
@@ -173,6 +173,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
     with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     return 0.0
+
+
+def split(url: str) -> SplitResult:
+    """The parts of a URL; all of them empty where it is none ("http://[", a port of 99999)."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+    return parts
 
 
 def origin_of(url: str) -> tuple[str, str, int]:

@@ -257,6 +257,16 @@ async def test_a_redirect_out_of_the_store(server: WebServer, store: WritableSto
     assert len(server.requests) == 1
 
 
+SIZELESS = b"<ListBucketResult><Contents><Size>x</Size></Contents></ListBucketResult>"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", SIZELESS])
+async def test_lists_that_are_none(server: WebServer, store: WritableStore, body: bytes) -> None:
+    server.answering = lambda _: answer(200, body)
+    with pytest.raises(AgentError, match="the answer is not S3's"):
+        await store.list("")
+
+
 async def test_an_entity_bomb_is_not_read(server: WebServer, store: WritableStore) -> None:
     bomb = '<!DOCTYPE e [<!ENTITY a "xxxxxxxxxx">]><Error><Code>&a;&a;</Code></Error>'
     server.answering = lambda _: answer(400, bomb.encode())
@@ -324,6 +334,8 @@ async def test_an_etag_is_no_digest(
         (S3Place("s3://acme/a/../b"), "its prefix has"),
         (S3Place("s3://acme/a?b"), "its prefix has"),
         (S3Place("s3://acme/a", region="eu_west.evil.example/"), "is no region"),
+        (S3Place("s3://[/a"), "it is not s3://bucket/prefix"),
+        (S3Place("s3://acme/a", endpoint="http://x.example:99999"), "is not an http:// or"),
         (S3Place("s3://acme/a", endpoint="acme.example"), "is not an http:// or https:// URL"),
         (S3Place("s3://acme/a", endpoint="https://x.example/y"), "more than scheme, host and port"),
     ],
