@@ -97,9 +97,9 @@ class S3Requests:
     async def _load(self) -> Aws:
         async with self._loading:
             if self._aws is None:
-                module = await asyncio.to_thread(_import_aws)
+                kind = await asyncio.to_thread(_import_aws)
                 place = self._place
-                aws = module(profile=place.profile, role_arn=place.role_arn, region=place.region)
+                aws = kind(profile=place.profile, role_arn=place.role_arn, region=place.region)
                 self._region = place.region or await aws.default_region()
                 self._aws = aws
             return self._aws
