@@ -32,6 +32,8 @@ def deployment_view(deployment: Deployment) -> Json:
         "version": revision.version,
         "digest": revision.digest,
         "bundle": revision.bundle,
+        "commit": revision.commit,
+        "signed_by": revision.signed_by,
         "trigger": deployment.trigger,
         "requested_by": deployment.requested_by,
         "status": deployment.status,

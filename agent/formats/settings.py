@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.formats import findings, quantities, yamldoc
+from agent.formats import findings, quantities, sources, yamldoc
 from agent.formats.findings import Findings
 from agent.model.appspec import Problem, Severity
 from agent.model.errors import AgentError, Code, from_os_error
@@ -20,6 +19,7 @@ from agent.model.settings import (
     Sandbox,
     Settings,
     SourceSettings,
+    SourceType,
     StopFailure,
 )
 
@@ -31,12 +31,27 @@ Convert = Callable[[Any], Any]
 _TOP: dict[str, tuple[str, Convert]] = {
     "state_dir": ("state_dir", Path),
     "run_dir": ("run_dir", Path),
-    "deployment_group": ("group", str),
+    "keys_dir": ("keys_dir", Path),
+    "imds_v1": ("imds_v1", bool),
     "api_group": ("api_group", str),
     "poll_interval": ("poll_seconds", quantities.parse_duration),
     "stop_failure": ("stop_failure", StopFailure),
     "starts": ("starts", int),
     "shutdown": ("shutdown_seconds", quantities.parse_duration),
+}
+_SOURCE: dict[str, tuple[str, Convert]] = {
+    "type": ("type", SourceType),
+    "path": ("path", str),
+    "application": ("application", str),
+    "deployment_group": ("group", str),
+    "poll_interval": ("poll_seconds", quantities.parse_duration),
+    "url": ("url", lambda given: str(given).rstrip("/")),
+    "token_file": ("token_file", str),
+    "region": ("region", str),
+    "endpoint": ("endpoint", lambda given: str(given).rstrip("/")),
+    "path_style": ("path_style", bool),
+    "profile": ("profile", str),
+    "role_arn": ("role_arn", str),
 }
 _LIMITS: dict[str, tuple[str, Convert]] = {
     "bundle": ("bundle_bytes", quantities.parse_size),
@@ -126,6 +141,7 @@ def read_config(
         raise from_os_error(error, f"read {file}", code=Code.CONFIG_INVALID) from error
     found = Findings(yamldoc.parse_yaml(text, str(file), is_strict=True))
     if found.document.is_readable:
+        sources.check_sources(found)
         found.check_schema("agent", lambda _: Severity.ERROR)
     problems = tuple(each for each in found.sorted() if each.severity is Severity.ERROR)
     value = found.document.value if isinstance(found.document.value, dict) else {}
@@ -161,7 +177,15 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         top["state_dir"] = _default_state_dir(user_defaults=user_defaults)
     if "run_dir" not in top:
         top["run_dir"] = _default_run_dir(top["state_dir"], user_defaults=user_defaults)
-    settings = Settings(
+    group = merged.get("deployment_group", "default")
+    if isinstance(group, dict):
+        top["group"], top["group_tag"] = "", str(group["instance_tag"])
+    else:
+        top["group"] = str(group)
+    if "keys_dir" not in top:
+        top["keys_dir"] = default_config_path(user_defaults=user_defaults).parent / "keys.d"
+    poll_seconds = top.pop("poll_seconds", 0.0)
+    return Settings(
         **top,
         step_timeouts={
             step: quantities.parse_duration(each)
@@ -170,17 +194,11 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         limits=Limits(**_fields(merged.get("limits"), _LIMITS)),
         hooks=HookSettings(**_fields(merged.get("hooks"), _HOOKS)),
         retention=Retention(**_fields(merged.get("retention"), _RETENTION)),
+        sources=tuple(
+            SourceSettings(**{"poll_seconds": poll_seconds, **_fields(entry, _SOURCE)})
+            for _, entry in findings.entries(merged.get("sources"))
+        ),
     )
-    sources = [
-        SourceSettings(
-            type=str(entry["type"]),
-            path=str(entry["path"]),
-            application=str(entry.get("application", "")),
-            group=str(entry.get("deployment_group", settings.group)),
-        )
-        for _, entry in findings.entries(merged.get("sources"))
-    ]
-    return replace(settings, sources=tuple(sources))
 
 
 def _fields(value: object, table: dict[str, tuple[str, Convert]]) -> dict[str, Any]:

@@ -29,14 +29,34 @@ class Sandbox(StrEnum):
     STRICT = "strict"
 
 
+class SourceType(StrEnum):
+    """Where revisions may come from."""
+
+    DIRECTORY = "directory"
+    HTTP = "http"
+    S3 = "s3"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """One source. application: "" means that each sub-folder of path is an application."""
+    """One source. type directory: path. http: url, token_file. s3: url and what follows it.
 
-    type: str
-    path: str
+    application: "" (directory only) means that each sub-folder of path is an application.
+    group: "" means the host's deployment group. poll_seconds: 0 means that of the type.
+    """
+
+    type: SourceType
+    path: str = ""
     application: str = ""
-    group: str = "default"
+    group: str = ""
+    poll_seconds: float = 0.0
+    url: str = ""
+    token_file: str = ""
+    region: str = ""
+    endpoint: str = ""
+    path_style: bool = False
+    profile: str = ""
+    role_arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +106,11 @@ class Settings:
 
     state_dir: Path
     run_dir: Path
+    keys_dir: Path = Path("/etc/deploy-agent/keys.d")
     sources: tuple[SourceSettings, ...] = ()
-    poll_seconds: float = 2.0
     group: str = "default"
+    group_tag: str = ""  # the instance tag that names the group; "": the group above
+    imds_v1: bool = False  # whether the metadata service may be asked without a session token
     api_group: str = "deploy-agent"
     stop_failure: StopFailure = StopFailure.FALLBACK
     starts: int = 5

@@ -24,7 +24,7 @@ LAYERS = (
     ("lifecycle",),
     ("recovery", "retention", "record"),
     ("equipment", "views"),
-    ("rowwork", "planning"),
+    ("rowwork", "planning", "named"),
     ("runner",),
     ("queue",),
     ("poller",),
