@@ -51,7 +51,7 @@ def _not_written(_path: Path) -> str:
 def validate(
     value: object, schema_name: str, *, written: Callable[[Path], str] = _not_written
 ) -> list[Finding]:
-    """What is wrong with a value by the schema "appspec" or "agent".
+    """What is wrong with a value by the schema "appspec", "agent" or "release".
 
     written: the text of a value as it stands in its file, if that differs from the value's own.
     """

@@ -2,7 +2,7 @@
 
 jsonschema alone decides what is wrong, and says so. But it takes 3 MB and 0.1 s, and what an agent
 is given is right nearly always: so it is asked where this here does not say yes. The keywords of
-our own two schemas are known, as JSON Schema draft 7 defines them; any other one is no yes.
+our own schemas are known, as JSON Schema draft 7 defines them; any other one is no yes.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ class Code(StrEnum):
     BUNDLE_DAMAGED = "bundle-damaged"
     BUNDLE_REFUSED = "bundle-refused"
     BUNDLE_CHANGED = "bundle-changed"
+    MANIFEST_REFUSED = "manifest-refused"
     APPSPEC_INVALID = "appspec-invalid"
     PLAN_REFUSED = "plan-refused"
     DISK_FULL = "disk-full"
@@ -42,6 +43,7 @@ class Code(StrEnum):
     HELD = "held"
     CONFIG_INVALID = "config-invalid"
     SOURCE_UNAVAILABLE = "source-unavailable"
+    SOURCE_DENIED = "source-denied"
     STATE_DAMAGED = "state-damaged"
     STATE_TOO_NEW = "state-too-new"
     STATE_IN_USE = "state-in-use"
@@ -80,7 +82,13 @@ class AgentError(Exception):
 
 
 class TransientError(AgentError):
-    """May succeed when tried again later."""
+    """May succeed when tried again later.
+
+    retry_after: seconds that the other side wants to be left alone for (Retry-After); 0.0: it
+    did not say.
+    """
+
+    retry_after: float = 0.0
 
 
 class NotPermitted(AgentError):

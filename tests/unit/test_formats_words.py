@@ -7,8 +7,8 @@ import json
 import pytest
 
 from agent.formats import manifest, quantities, wording
-from agent.formats.manifest import Manifest
 from agent.model.errors import AgentError, Code
+from agent.model.manifest import Manifest
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_is_no_size(value: object) -> None:
 def test_parse_manifest() -> None:
     assert manifest.parse_manifest(b'{"version": "1.214"}') == Manifest("1.214")
     text = '{"version": "1.0~rc1+é", "application": "shop", "serial": 5}'.encode()
-    assert manifest.parse_manifest(text) == Manifest("1.0~rc1+é", "shop")
+    assert manifest.parse_manifest(text) == Manifest("1.0~rc1+é", "shop")  # serial: a team's own
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_parse_manifest() -> None:
         (json.dumps({"version": "9" * 129}).encode(), "version must be a word of 1 to 128 signs"),
         (b'{"version": "1", "application": null}', "application must be text, is empty"),
         (b"[" * 100_000, "it is no JSON"),
-        (b'{"version": ' + b"9" * 5000 + b"}", "it is no JSON"),
+        (b'{"version": ' + b"9" * 5000 + b"}", "it has a number of 5000 digits"),
         (b" " * (2**20 + 1), "it has more than 1024 KiB"),
     ],
 )
