@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from agent.model.deployment import Deployment, Outcome, Revision, Trigger
-from agent.model.errors import AgentError, Code
+from agent.model.errors import AgentError, Code, TransientError
 from agent.model.messages import Message
 from agent.queue import DeploymentQueue
 from agent.store.state import State
@@ -101,8 +101,10 @@ class Poller:
                 self._settled = (desired, changes) if is_settled else None
             self._failures = 0
         except AgentError as error:
-            self._failures += 1
-            self._retry_after = getattr(error, "retry_after", 0.0)
+            # what a store refuses or lacks is not there sooner for asking less often
+            is_away = isinstance(error, TransientError)
+            self._failures = self._failures + 1 if is_away else 0
+            self._retry_after = error.retry_after if is_away else 0.0
             self.problem = f"{error.message}. {error.remedy}"
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:

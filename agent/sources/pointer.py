@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from agent.model.deployment import Deployment, Revision
-from agent.model.errors import AgentError, Code, NotFound, TransientError, from_os_error
+from agent.model.errors import AgentError, Code, NotFound, from_os_error
 from agent.model.manifest import Manifest
 from agent.model.settings import SourceSettings, SourceType
 from agent.model.transfer import S3Place
@@ -21,7 +21,7 @@ _POINTER = "release.json"
 _MANIFEST_BYTES = 2**20
 _SIGNATURE_BYTES = 64 * 2**10
 _POLL_SECONDS = 15.0
-_LONGEST_PAUSE_SECONDS = 300.0
+_LONGEST_PAUSE_SECONDS = 120.0
 
 
 class PointerSource:
@@ -58,7 +58,7 @@ class PointerSource:
             self._etag = ""  # until what it says is accepted
             admitted = await self._admit(store, pointer, group, answer.body)
         except NotFound as error:
-            raise TransientError(
+            raise AgentError(
                 f"{error.message}: nothing is published there for the group {group}",
                 code=Code.SOURCE_UNAVAILABLE,
                 remedy="Publish it (agentctl push), or correct sources: in agent.yaml",
