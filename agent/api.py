@@ -28,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EVENT_SECONDS = 0.2
+_BAD_BUNDLE = (
+    Code.APPSPEC_INVALID,
+    Code.BUNDLE_DAMAGED,
+    Code.BUNDLE_REFUSED,
+    Code.MANIFEST_REFUSED,
+)
 _STATUS = {NotPermitted: 403, NotFound: 404, Conflict: 409}
 
 
@@ -272,7 +278,7 @@ async def _answer_errors(request: web.Request, handler: Route) -> web.StreamResp
         return await handler(request)
     except AgentError as error:
         status = _STATUS.get(type(error), 400 if error.code is Code.BAD_REQUEST else 500)
-        if error.code in (Code.APPSPEC_INVALID, Code.BUNDLE_REFUSED, Code.BUNDLE_DAMAGED):
+        if error.code in _BAD_BUNDLE:
             status = 400
         return _error(error, status)
     except web.HTTPException as error:

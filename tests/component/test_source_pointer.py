@@ -50,7 +50,9 @@ class Published:
         bundle = make_bundle(self.host.base, version, hooks=more.pop("hooks", None))
         content = bundle.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        (self.store.root / "service" / "bundles" / f"{digest}.zip").write_bytes(content)
+        stored = bytearray(content)
+        stored[len(stored) // 2] ^= more.pop("damaged", False)
+        (self.store.root / "service" / "bundles" / f"{digest}.zip").write_bytes(stored)
         found = Manifest(
             version=version,
             application="service",
@@ -183,15 +185,16 @@ def test_bundle_that_was_replaced_is_refused(published: Published) -> None:
     published.publish("1", serial=1)
     published.host.start()
     published.wait_for_version("1")
-    found = published.publish("2", serial=2, hooks={"AfterInstall": "#!/bin/sh\n"})
-    published.host.stop()
-    assert found.bundle is not None
-    path = published.store.root / "service" / "bundles" / f"{found.bundle.sha256}.zip"
-    damaged = bytearray(path.read_bytes())
-    damaged[40] ^= 1
-    path.write_bytes(damaged)
-    published.host.start()
-    # the agent may have had it before it was stopped: what counts is what is asked for from now on
+    published.publish("2", serial=2, damaged=True)
+
+    def failed() -> dict[str, Any] | None:
+        view = published.host.deployment()
+        return view if (view["version"], view["status"]) == ("2", "failed") else None
+
+    failure = wait_until(failed, 30)["failure"]
+    assert failure["code"] == "bundle-damaged"
+    assert "agentctl push" in failure["next"]
+    assert published.host.serving() == "1"
     published.publish("3", serial=3)
     published.wait_for_version("3")
 
@@ -273,7 +276,7 @@ def test_dropped_bundle_needs_its_signed_manifest(state_dir: Path) -> None:
     try:
         host.start()
         status, answer = host.client.request("POST", "/v1/deployments", {"bundle": str(bundle)})
-        assert (status, answer["error"]["code"]) == (500, "manifest-refused")
+        assert (status, answer["error"]["code"]) == (400, "manifest-refused")
         assert "--unsigned REASON" in answer["error"]["remedy"]
         forced = host.deploy(bundle, unsigned="the build machine is down")
         assert forced["outcome"] == "succeeded"
