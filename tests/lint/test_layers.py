@@ -55,6 +55,7 @@ LIBRARIES = {
     "psutil": ("agent/system/processes.py", "agent/system/listeners.py"),
     "systemd": ("agent/system/journal.py",),
     "rich": ("agent/cli/progress.py",),
+    "cryptography": ("agent/system/ed25519.py",),
 }
 # (file, what it imports in a function): why
 LATE_IMPORTS = {
@@ -64,6 +65,9 @@ LATE_IMPORTS = {
         "agent/system/processes.py",
         "psutil",
     ): "1 MB of the idle daemon, only where there is no systemd",
+    ("agent/system/ed25519.py", "cryptography"): "5 MB, only where there are keys",
+    ("agent/system/ed25519.py", "cryptography.hazmat.primitives"): "the same",
+    ("agent/system/ed25519.py", "cryptography.hazmat.primitives.asymmetric"): "the same",
     ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
     ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
     ("agent/system/listeners.py", "psutil"): "1 MB, only for an address beyond loopback",
