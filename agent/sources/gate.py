@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.formats import admission, manifest
-from agent.formats.minisign import KeyRing
 from agent.model.errors import AgentError, Code
 from agent.model.manifest import Manifest
 from agent.system import os_release
+from agent.system.keyring import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,9 @@ class Gate:
             group=offer.group,
             now=time.time(),
             highest_serial=seen,
-            os_id=os_release.os_id(),
-            arch=os_release.architecture(),
+            os_id=os_release.read_os_id(),
+            arch=os_release.read_arch(),
+            signed=bool(signed_by),
         )
         if found.serial > seen:
             self._remember(offer.application, offer.group, found.serial)
@@ -93,4 +94,4 @@ class Gate:
                 remedy="Publish it with the key of this environment: agentctl push",
                 where=offer.name,
             )
-        return ring.check(offer.text, offer.signature)
+        return ring.check(offer.text, offer.signature, what=offer.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from agent.model.deployment import Deployment, Revision
 from agent.model.errors import AgentError, Code, NotFound, from_os_error
@@ -15,6 +15,7 @@ from agent.model.transfer import S3Place
 from agent.sources.gate import Admitted, Gate, Offer
 from agent.sources.groups import HostGroup
 from agent.system import stores
+from agent.system.github_store import is_release_url
 from agent.system.stores import Store
 
 _POINTER = "release.json"
@@ -85,10 +86,10 @@ class PointerSource:
         if revision.application != self._settings.application:
             return None
         store = await self._open()
-        base = store.url_of("")
+        base = store.url_of("x").removesuffix("x")
         if not revision.bundle.startswith(base):
             return None
-        return store, revision.bundle.removeprefix(base)
+        return store, unquote(revision.bundle.removeprefix(base))
 
     async def _admit(self, store: Store, pointer: str, group: str, text: bytes) -> Admitted:
         signature = None
@@ -125,7 +126,7 @@ class PointerSource:
         settings = self._settings
         if settings.type is SourceType.S3:
             return f"{settings.application}/{group}/{_POINTER}"
-        if stores.is_github_release(settings.url):
+        if is_release_url(settings.url):
             return _POINTER
         return urlsplit(self._filled(group)).path.lstrip("/")
 
@@ -152,7 +153,7 @@ def _open_store(settings: SourceSettings) -> Store:
         )
         return stores.open_s3(place)
     token = _read_token(settings.token_file) if settings.token_file else ""
-    if stores.is_github_release(settings.url):
+    if is_release_url(settings.url):
         return stores.open_http(settings.url, token=token)
     parts = urlsplit(settings.url)
     return stores.open_http(f"{parts.scheme}://{parts.netloc}", token=token)

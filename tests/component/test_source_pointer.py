@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from agent.formats import manifest
-from agent.formats.minisign import SecretKey
+from agent.formats import manifest, minisign
 from agent.model.manifest import BundleRef, Compatible, Manifest
+from agent.system.secret_key import SecretKey
 from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
 from tests.waiting import wait_until
@@ -43,7 +43,7 @@ class Published:
 
     def trust(self) -> None:
         """Put the public key before the host."""
-        (self.keys / "release.pub").write_bytes(self.key.public.dump())
+        (self.keys / "release.pub").write_bytes(minisign.dump_public_key(self.key.public))
 
     def publish(self, version: str, *, serial: int, sign: bool = False, **more: Any) -> Manifest:
         """Make a bundle, upload it, and let the pointer name it."""
@@ -59,6 +59,7 @@ class Published:
             deployment_group="default",
             bundle=BundleRef(f"../bundles/{digest}.zip", digest, len(content)),
             serial=serial,
+            expires=time.time() + 3600,
         )
         found = dataclasses.replace(found, **more)
         self.flip(manifest.dump_manifest(found), sign=sign)
@@ -121,7 +122,7 @@ def test_same_bundle_published_anew_restarts_nothing(published: Published) -> No
     published.host.start()
     published.wait_for_version("1")
     events = published.host.events()
-    renewed = dataclasses.replace(first, serial=2, expires=time.time() + 3600)
+    renewed = dataclasses.replace(first, serial=2, expires=time.time() + 7200)
     published.flip(manifest.dump_manifest(renewed))
     asked = len(published.store.requests)
     wait_until(lambda: len(published.store.requests) > asked + 3, 30)
@@ -152,7 +153,7 @@ def test_unsigned_is_refused_once_there_is_a_key(published: Published) -> None:
     published.wait_for_problem("not signed")
     published.publish("3", serial=3, sign=True)
     done = published.wait_for_version("3")
-    assert done["signed_by"] == published.key.public.key_id
+    assert done["signed_by"] == minisign.shown_id(published.key.public.id)
     assert not published.source()["problem"]
 
 
@@ -258,7 +259,7 @@ def test_dropped_bundle_needs_its_signed_manifest(state_dir: Path) -> None:
     keys = state_dir / "keys.d"
     keys.mkdir()
     key = SecretKey.generate()
-    (keys / "release.pub").write_bytes(key.public.dump())
+    (keys / "release.pub").write_bytes(minisign.dump_public_key(key.public))
     source = f"{{type: directory, path: {drop}, application: service}}"
     host = AgentHost(state_dir, f"sources: [{source}]\nkeys_dir: {keys}\n")
     bundle = make_bundle(state_dir, "1")
@@ -271,6 +272,7 @@ def test_dropped_bundle_needs_its_signed_manifest(state_dir: Path) -> None:
             bundle=BundleRef(bundle.name, digest, len(content)),
             deployment_group="default",
             serial=1,
+            expires=time.time() + 3600,
         )
     )
     try:
