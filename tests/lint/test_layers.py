@@ -43,7 +43,7 @@ NEVER = {
 APART = {
     "client": ("model.errors",),
     "publish": ("model", "formats", "system", "archive"),
-    "doctor": ("client", "model", "formats", "system", "store"),
+    "doctor": ("client", "model", "formats", "system", "store", "sources"),
     "cli": ("client", "model", "formats", "publish"),
 }
 LIBRARIES = {
