@@ -88,6 +88,8 @@ def current_view(current: Current | None) -> Json | None:
     return {
         "version": current.revision.version,
         "digest": current.revision.digest,
+        "commit": current.revision.commit,
+        "signed_by": current.revision.signed_by,
         "deployment_id": current.deployment_id,
         "committed_at": current.committed_at,
         "release": current.release,
