@@ -102,9 +102,10 @@ class Poller:
             self._failures = 0
         except AgentError as error:
             # what a store refuses or lacks is not there sooner for asking less often
-            is_away = isinstance(error, TransientError)
-            self._failures = self._failures + 1 if is_away else 0
-            self._retry_after = error.retry_after if is_away else 0.0
+            if isinstance(error, TransientError):
+                self._failures, self._retry_after = self._failures + 1, error.retry_after
+            else:
+                self._failures, self._retry_after = 0, 0.0
             self.problem = f"{error.message}. {error.remedy}"
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:

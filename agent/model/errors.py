@@ -84,11 +84,22 @@ class AgentError(Exception):
 class TransientError(AgentError):
     """May succeed when tried again later.
 
-    retry_after: seconds that the other side wants to be left alone for (Retry-After); 0.0: it
-    did not say.
+    retry_after: seconds that the other side wants to be left alone for (Retry-After); 0.0 where
+    it did not say.
     """
 
-    retry_after: float = 0.0
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: Code,
+        details: tuple[str, ...] = (),
+        remedy: str = "",
+        where: str = "",
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(message, code=code, details=details, remedy=remedy, where=where)
+        self.retry_after = retry_after
 
 
 class NotPermitted(AgentError):

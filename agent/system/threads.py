@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from agent.system.cancel import Cancel
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LOOK_SECONDS = 0.2  # how late stop_with may notice
 
 
 async def run_blocking(
@@ -26,9 +28,27 @@ async def run_blocking(
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         cancel.set("stopped")
-        while not future.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # seen: the caller is being cancelled for a reason of its own
+        await outlast(future)
         raise
+
+
+async def outlast(future: asyncio.Future[T]) -> None:
+    """Wait until it has ended, also while the caller is being cancelled; raises nothing of it."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()  # seen: the caller is being cancelled for a reason of its own
+
+
+async def stop_with(cancel: Cancel, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on the loop until it ends or `cancel` is set; raises Interrupted then."""
+    running = asyncio.ensure_future(work)
+    try:
+        while not running.done():
+            cancel.check()
+            await asyncio.wait([running], timeout=_LOOK_SECONDS)
+    finally:
+        running.cancel()
+        await outlast(running)
+    return running.result()

