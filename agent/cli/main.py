@@ -28,6 +28,7 @@ COMMANDS = {
     "hold": "let no deployment begin until unhold",
     "unhold": "let deployments begin again",
     "doctor": "look whether this host is fit for deployments, also where the agent is dead",
+    "key": "make, show and use the keys that sign manifests and bundles",
     "version": "print the versions of agentctl and of the running agent",
 }
 

@@ -93,6 +93,11 @@ def shown_id(key_id: bytes) -> str:
     return f"{int.from_bytes(key_id, 'little'):016X}"
 
 
+def new_hash() -> hashlib.blake2b:
+    """Of a message that is signed prehashed."""
+    return hashlib.blake2b(digest_size=64)
+
+
 def hashed(message: bytes) -> bytes:
     """What a prehashed signature signs."""
     return hashlib.blake2b(message, digest_size=64).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from agent.system import ed25519
 
 FOLDER = Path("/etc/deploy-agent/keys.d")
 SUFFIX = ".pub"
+_PURE_MOST = 64 * 2**20  # minisign reads a file of any size into memory for this kind
 
 
 class KeyRing:
@@ -69,30 +71,54 @@ class KeyRing:
 
         what: the message's name for errors: AgentError (MANIFEST_REFUSED).
         """
+        parsed, key = self._signer(signature, what)
+        signed = minisign.hashed(message) if parsed.prehashed else message
+        return _check(signed, parsed, key, what)
+
+    def check_file(self, path: Path, signature: bytes) -> str:
+        """The same for a file of any size. Raises AgentError."""
+        parsed, key = self._signer(signature, str(path))
+        return _check(read_signed(path, prehashed=parsed.prehashed), parsed, key, str(path))
+
+    def _signer(self, signature: bytes, what: str) -> tuple[Signature, PublicKey]:
         try:
             parsed = minisign.parse_signature(signature)
         except ValueError as error:
             raise _refused(what, f"its signature is no minisign file: {error}") from error
-        key = self._keys.get(parsed.key_id)
-        key_id = minisign.shown_id(parsed.key_id)
-        if key is None:
-            known = ", ".join(self.ids) or "no key"
-            cause = f"it is signed with the key {key_id}, and {self.folder} has {known}"
-            remedy = f"If {key_id} is yours, put its .pub there; else sign with a key that is there"
-            raise _refused(what, cause, remedy)
-        _check(message, parsed, key, what)
-        return key_id
+        if key := self._keys.get(parsed.key_id):
+            return parsed, key
+        key_id, known = minisign.shown_id(parsed.key_id), ", ".join(self.ids) or "no key"
+        raise _refused(
+            what,
+            f"it is signed with the key {key_id}, and {self.folder} has {known}",
+            f"If {key_id} is yours, put its {SUFFIX} there; else sign with a key that is there",
+        )
 
 
-def _check(message: bytes, signature: Signature, key: PublicKey, what: str) -> None:
+def read_signed(path: Path, *, prehashed: bool) -> bytes:
+    """What a signature of a file signs: its BLAKE2b, or all of it. Raises AgentError."""
+    try:
+        with path.open("rb") as file:
+            if prehashed:
+                return hashlib.file_digest(file, minisign.new_hash).digest()
+            content = file.read(_PURE_MOST + 1)
+    except OSError as error:
+        raise from_os_error(error, f"read {path}", code=Code.BAD_REQUEST) from error
+    if len(content) > _PURE_MOST:
+        cause = f"it has more than {_PURE_MOST // 2**20} MiB, and its signature is a legacy one"
+        raise _refused(str(path), cause, "Sign it without the option -l")
+    return content
+
+
+def _check(signed: bytes, signature: Signature, key: PublicKey, what: str) -> str:
     key_id = minisign.shown_id(key.id)
-    signed = minisign.hashed(message) if signature.prehashed else message
     if not ed25519.is_signed(signed, signature.signature, public=key.key):
         raise _refused(what, f"it is not what the owner of the key {key_id} signed")
     commented = signature.signature + signature.trusted_comment
     if not ed25519.is_signed(commented, signature.global_signature, public=key.key):
         cause = f"the trusted comment of its signature is not what the owner of {key_id} wrote"
         raise _refused(what, cause)
+    return key_id
 
 
 def _refused(what: str, cause: str, remedy: str = "") -> AgentError:

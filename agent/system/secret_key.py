@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.formats import minisign
 from agent.formats.minisign import Lock, PublicKey, Secret, SecretFile, Signature
 from agent.model.errors import AgentError, Code, from_os_error
-from agent.system import ed25519
+from agent.system import ed25519, keyring
 
 
 class SecretKey:
@@ -59,14 +59,23 @@ class SecretKey:
 
         trusted_comment: signed as well; one printable line. Raises AgentError (BAD_REQUEST).
         """
+        signed = message if legacy else minisign.hashed(message)
+        return self._sign(signed, trusted_comment, prehashed=not legacy)
+
+    def sign_file(self, path: Path, *, trusted_comment: str) -> bytes:
+        """The same for a file of any size. Raises AgentError."""
+        signed = keyring.read_signed(path, prehashed=True)
+        return self._sign(signed, trusted_comment, prehashed=True)
+
+    def _sign(self, signed: bytes, trusted_comment: str, *, prehashed: bool) -> bytes:
         try:
             comment = minisign.check_trusted_comment(trusted_comment.encode())
         except ValueError as error:
-            raise _unusable("this signature", str(error)) from error
-        signature = ed25519.sign(self._secret.seed, message if legacy else minisign.hashed(message))
+            raise _unusable("this trusted comment", str(error)) from error
+        signature = ed25519.sign(self._secret.seed, signed)
         return minisign.dump_signature(
             Signature(
-                prehashed=not legacy,
+                prehashed=prehashed,
                 key_id=self._secret.id,
                 signature=signature,
                 trusted_comment=comment,

@@ -86,3 +86,11 @@ def test_what_the_agent_knows(complete: Complete, tmp_path: Path) -> None:
 
 def test_no_agent_is_no_error(complete: Complete) -> None:
     assert complete("status", "") == set()
+
+
+def test_keys(complete: Complete, tmp_path: Path) -> None:
+    (tmp_path / "ci.pub").touch()
+    assert complete("key", "s") == {"show", "sign"}
+    assert complete("key", "show", "c") == {"ci.pub"}
+    assert complete("key", "verify", "--keys", "c") == {"ci.pub"}
+    assert complete("key", "show", "--password-env", "") == set()

@@ -92,8 +92,8 @@ def test_a_good_one_is_admitted() -> None:
             {"serial": 0, "expires": 0.0},
             {},
             (
-                "cannot deploy go-service 1.214: its manifest is signed and has no serial or expires,"
-                " so an old one could be put back for ever"
+                "cannot deploy go-service 1.214: its manifest is signed and has no serial or"
+                " expires, so an old one could be put back for ever"
             ),
         ),
         (
