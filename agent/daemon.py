@@ -115,9 +115,7 @@ class Daemon:
         """Run until stop() is called, or state cannot be written any more."""
         queue = DeploymentQueue(self._equipment)
         pollers = [
-            Poller(source, self._state, queue)
-            for source in self._sources
-            if self._options.polls
+            Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
         status = StatusView(self._equipment, queue, pollers)
         runner = web.AppRunner(Api(self._equipment, queue, status).application())

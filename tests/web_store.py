@@ -30,23 +30,23 @@ def serving(root: Path) -> Iterator[WebStore]:
     store = WebStore(root)
     root.mkdir(parents=True, exist_ok=True)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             store.requests.append(self.path)
             file = root / self.path.lstrip("/")
             if store.answer_with:
-                self._answer(store.answer_with, b"")
+                self._send(store.answer_with, b"")
             elif not file.is_file():
-                self._answer(404, b"")
+                self._send(404, b"")
             else:
                 body = file.read_bytes()
                 etag = f'"{hashlib.md5(body).hexdigest()}"'
                 is_known = self.headers.get("If-None-Match") == etag
-                self._answer(304 if is_known else 200, b"" if is_known else body, etag)
+                self._send(304 if is_known else 200, b"" if is_known else body, etag)
 
-        def _answer(self, status: int, body: bytes, etag: str = "") -> None:
+        def _send(self, status: int, body: bytes, etag: str = "") -> None:
             self.send_response(status)
             if status != 304:
                 self.send_header("Content-Length", str(len(body)))
@@ -58,7 +58,7 @@ def serving(root: Path) -> Iterator[WebStore]:
         def log_message(self, *_args: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     server.daemon_threads = True
     store.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ _TOP: dict[str, tuple[str, Convert]] = {
     "state_dir": ("state_dir", Path),
     "run_dir": ("run_dir", Path),
     "keys_dir": ("keys_dir", Path),
-    "imds_v1": ("imds_v1", bool),
+    "imds_without_token": ("imds_without_token", bool),
     "api_group": ("api_group", str),
     "poll_interval": ("poll_seconds", quantities.parse_duration),
     "stop_failure": ("stop_failure", StopFailure),
@@ -184,8 +185,7 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         top["group"] = str(group)
     if "keys_dir" not in top:
         top["keys_dir"] = default_config_path(user_defaults=user_defaults).parent / "keys.d"
-    poll_seconds = top.pop("poll_seconds", 0.0)
-    return Settings(
+    settings = Settings(
         **top,
         step_timeouts={
             step: quantities.parse_duration(each)
@@ -194,11 +194,16 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         limits=Limits(**_fields(merged.get("limits"), _LIMITS)),
         hooks=HookSettings(**_fields(merged.get("hooks"), _HOOKS)),
         retention=Retention(**_fields(merged.get("retention"), _RETENTION)),
-        sources=tuple(
-            SourceSettings(**{"poll_seconds": poll_seconds, **_fields(entry, _SOURCE)})
-            for _, entry in findings.entries(merged.get("sources"))
-        ),
     )
+    found = [_source(entry, settings) for _, entry in findings.entries(merged.get("sources"))]
+    return replace(settings, sources=tuple(found))
+
+
+def _source(entry: dict[str, Any], settings: Settings) -> SourceSettings:
+    given = _fields(entry, _SOURCE)
+    if given["type"] is SourceType.DIRECTORY:
+        given = {"poll_seconds": settings.poll_seconds, **given}
+    return SourceSettings(**{"group": settings.group, **given})
 
 
 def _fields(value: object, table: dict[str, tuple[str, Convert]]) -> dict[str, Any]:

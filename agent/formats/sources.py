@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from agent.formats import findings, wording
 from agent.formats.findings import Findings
+from agent.formats.yamldoc import Path
 from agent.model.settings import SourceType
 
 _EVERY = {"type", "application", "deployment_group", "poll_interval"}
@@ -34,7 +37,9 @@ def check_sources(found: Findings) -> None:
             _check(("sources", index), kind, entry, found)
 
 
-def _check(path: tuple[str | int, ...], kind: str, entry: dict[str, object], found: Findings) -> None:
+def _check(
+    path: tuple[str | int, ...], kind: str, entry: dict[str, object], found: Findings
+) -> None:
     for key in _NEEDED[kind]:
         if key not in entry:
             found.error(path, f"has no {key}, which a source of type {kind} needs")
@@ -46,6 +51,14 @@ def _check(path: tuple[str | int, ...], kind: str, entry: dict[str, object], fou
             found.error((*path, key), message, at_key=True)
     url = findings.text(entry.get("url"))
     schemes = _SCHEMES.get(kind, ())
+    if "token_file" in entry and url.startswith("http://") and not _is_loopback(url):
+        found.error((*path, "url"), "would send the token in the open", "use https://")
     if url and schemes and not url.startswith(schemes):
         must = wording.listed(list(schemes))
-        found.error((*path, "url"), f"must begin with {must} for type {kind}, is {wording.shown(url)}")
+        found.error(
+            (*path, "url"), f"must begin with {must} for type {kind}, is {wording.shown(url)}"
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")

@@ -37,19 +37,22 @@ class SourceType(StrEnum):
     S3 = "s3"
 
 
+POINTER_POLL_SECONDS = 15.0
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
     """One source. type directory: path. http: url, token_file. s3: url and what follows it.
 
     application: "" (directory only) means that each sub-folder of path is an application.
-    group: "" means the host's deployment group. poll_seconds: 0 means that of the type.
+    group: "" means that an instance tag names it.
     """
 
     type: SourceType
     path: str = ""
     application: str = ""
     group: str = ""
-    poll_seconds: float = 0.0
+    poll_seconds: float = POINTER_POLL_SECONDS
     url: str = ""
     token_file: str = ""
     region: str = ""
@@ -108,9 +111,10 @@ class Settings:
     run_dir: Path
     keys_dir: Path = Path("/etc/deploy-agent/keys.d")
     sources: tuple[SourceSettings, ...] = ()
+    poll_seconds: float = 2.0  # of folders
     group: str = "default"
     group_tag: str = ""  # the instance tag that names the group; "": the group above
-    imds_v1: bool = False  # whether the metadata service may be asked without a session token
+    imds_without_token: bool = False  # whether the metadata service may be asked without a session token
     api_group: str = "deploy-agent"
     stop_failure: StopFailure = StopFailure.FALLBACK
     starts: int = 5

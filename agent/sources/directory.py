@@ -19,7 +19,6 @@ from agent.sources.groups import HostGroup
 
 _SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _SETTLE_SECONDS = 1.0
-_POLL_SECONDS = 2.0
 
 
 class DirectorySource:
@@ -30,7 +29,7 @@ class DirectorySource:
     """
 
     def __init__(self, settings: SourceSettings, gate: Gate, group: HostGroup) -> None:
-        self.poll_seconds = settings.poll_seconds or _POLL_SECONDS
+        self.poll_seconds = settings.poll_seconds
         self.longest_pause_seconds = self.poll_seconds
         self._settings = settings
         self._gate = gate

@@ -40,7 +40,7 @@ class HostGroup:
     async def _ask(self) -> None:
         tag = self._settings.group_tag
         try:
-            found = await imds.read_instance(tag=tag, allow_v1=self._settings.imds_v1)
+            found = await imds.read_instance(tag=tag, allow_v1=self._settings.imds_without_token)
         except AgentError:
             self._known = self._known or await asyncio.to_thread(_read, self._kept)
             if not self._known:

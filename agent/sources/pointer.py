@@ -21,7 +21,6 @@ from agent.system.stores import Store
 _POINTER = "release.json"
 _MANIFEST_BYTES = 2**20
 _SIGNATURE_BYTES = 64 * 2**10
-_POLL_SECONDS = 15.0
 _LONGEST_PAUSE_SECONDS = 120.0
 
 
@@ -32,7 +31,7 @@ class PointerSource:
     """
 
     def __init__(self, settings: SourceSettings, gate: Gate, group: HostGroup) -> None:
-        self.poll_seconds = settings.poll_seconds or _POLL_SECONDS
+        self.poll_seconds = settings.poll_seconds
         self.longest_pause_seconds = max(_LONGEST_PAUSE_SECONDS, self.poll_seconds)
         self._settings = settings
         self._gate = gate
@@ -104,9 +103,7 @@ class PointerSource:
         )
         return await asyncio.to_thread(self._gate.admit, offer)
 
-    def _revision(
-        self, store: Store, pointer: str, group: str, admitted: Admitted
-    ) -> Revision:
+    def _revision(self, store: Store, pointer: str, group: str, admitted: Admitted) -> Revision:
         manifest = admitted.manifest
         assert manifest.bundle is not None  # a pointer has one
         return Revision(

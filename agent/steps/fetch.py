@@ -12,7 +12,6 @@ from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code, TransientError, from_os_error
 from agent.model.release import Layout
 from agent.steps.context import Context, Result
-from agent.system import durable
 from agent.system.threads import run_blocking
 
 
@@ -21,7 +20,7 @@ async def do(ctx: Context) -> Result:
     if ctx.release.tree.exists():
         return Result(note="the release is on this host already")
     revision = ctx.deployment.revision
-    if revision.digest and await run_blocking(ctx.cancel, _is_whole, ctx):
+    if await run_blocking(ctx.cancel, _is_whole, ctx):
         return Result(note="the bundle is on this host already")
     if "://" in revision.bundle:
         copied = await _fetch_remote(ctx, revision)
@@ -34,7 +33,7 @@ async def do(ctx: Context) -> Result:
 def _is_whole(ctx: Context) -> bool:
     """Whether the bundle is in the store, undamaged; a damaged one is removed."""
     bundle = ctx.release.bundle
-    if not bundle.exists():
+    if not ctx.deployment.revision.digest or not bundle.exists():
         return False
     if fetch_copy.digest_of(bundle, ctx.cancel) == ctx.deployment.revision.digest:
         return True

@@ -37,7 +37,8 @@ class Published:
         url = f"{store.url}/{{application}}/{{group}}/release.json"
         self.host = AgentHost(
             base,
-            f"sources: [{{type: http, url: '{url}', application: service}}]\n"
+            f"sources: [{{type: http, url: '{url}', application: service,"
+            " poll_interval: 0.1s}]\n"
             f"keys_dir: {self.keys}\n",
         )
 
@@ -167,10 +168,10 @@ def test_signature_of_another_text_or_key_is_refused(published: Published) -> No
     stolen = published.pointer.parent / f"{hashlib.sha256(text).hexdigest()}.minisig"
     stolen.write_bytes(signature.read_bytes())
     published.flip(text)
-    published.wait_for_problem("signature")
+    published.wait_for_problem("is not what the owner of the key")
     published.key = SecretKey.generate()
     published.publish("2", serial=3, sign=True)
-    published.wait_for_problem("key")
+    published.wait_for_problem("it is signed with the key")
     assert published.host.serving() == "1"
 
 

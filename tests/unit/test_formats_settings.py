@@ -21,6 +21,7 @@ from agent.model.settings import (
     Sandbox,
     Settings,
     SourceSettings,
+    SourceType,
     StopFailure,
 )
 
@@ -63,8 +64,8 @@ x-note: anything
         state_dir=Path("/srv/state"),
         run_dir=Path("/srv/run"),
         sources=(
-            SourceSettings("directory", "/srv/drop", "shop", "blue"),
-            SourceSettings("directory", "/srv/all", "", "web"),
+            SourceSettings(SourceType.DIRECTORY, "/srv/drop", "shop", "blue", 0.5),
+            SourceSettings(SourceType.DIRECTORY, "/srv/all", "", "web", 0.5),
         ),
         poll_seconds=0.5,
         group="web",
@@ -93,7 +94,16 @@ def test_the_shipped_file_gives_the_defaults_commented_out_or_not(config: Path) 
     uncommented = re.sub(r"^#(?=[a-z ])(?! )", "", text, flags=re.MULTILINE)
     uncommented = re.sub(r"^#(?=  )", "", uncommented, flags=re.MULTILINE)
     found = load(config, uncommented)
-    assert found.sources == (SourceSettings("directory", "/srv/deploy"),)
+    assert found.sources == (
+        SourceSettings(SourceType.DIRECTORY, "/srv/deploy", group="default", poll_seconds=2.0),
+        SourceSettings(
+            SourceType.S3,
+            application="shop",
+            group="default",
+            url="s3://bucket/prefix",
+            region="eu-west-1",
+        ),
+    )
     assert found.step_timeouts == {"fetch": 3600.0}
     assert {key for key in schema.schema("agent")["properties"] if f"\n{key}:" in uncommented} == (
         set(schema.schema("agent")["properties"])
@@ -141,9 +151,9 @@ hooks: {leftover: yes}
 EXPECTED = """\
 agent.yaml:1:1: error: stats: unknown key (did you mean starts?)
 agent.yaml:2:16: error: poll_interval: must be a duration such as 30s, 5m or 1h, is 'often'
-agent.yaml:4:12: error: type: must be directory, is 'directori' (did you mean directory?)
+agent.yaml:4:12: error: type: must be directory, http or s3, is 'directori' (did you mean directory?)
 agent.yaml:4:29: error: path: must be an absolute path, is 'srv'
-agent.yaml:5:5: error: sources, entry 2: has no path
+agent.yaml:5:5: error: sources, entry 2: has no path, which a source of type directory needs
 agent.yaml:6:12: error: fetsch: unknown step (did you mean fetch?)
 agent.yaml:6:30: error: plan: must be a duration such as 30s, 5m or 1h, is '0s'
 agent.yaml:7:18: error: bundle: must be a size such as 64M or 20G, is -1
