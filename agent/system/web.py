@@ -102,14 +102,15 @@ class Stream:
 class Web:
     """Sends requests: no cookies, no redirects, nothing unpacked; through the proxy that is set."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, *, use_proxies: bool = True) -> None:
         self._patience = patience
+        self._use_proxies = use_proxies
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self, call: Call) -> Stream:
         """Send it, and give back the answer once its headers are here; raises AgentError."""
         patience = self._patience
-        proxy, proxy_auth = _proxy_for(call.url)
+        proxy, proxy_auth = _proxy_for(call.url) if self._use_proxies else (None, None)
         sends_file = isinstance(call.body, Slice)
         # aiohttp before 3.9 counts sock_read from the beginning of what is sent
         sock_read = None if sends_file else patience.stall

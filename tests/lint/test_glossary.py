@@ -22,6 +22,7 @@ ALLOWED = {
     ("agent/formats/yamldoc.py", "node"): "PyYAML's",
     ("agent/hooks/sandbox.py", "task"): "systemd's",
     ("agent/rowwork.py", "task"): "asyncio's",
+    ("agent/system/imds.py", "instance"): "EC2's",
     ("agent/system/s3_errors.py", "perform"): "AWS's, in a message",
     ("tests/lint/source.py", "node"): "ast's",
     ("tests/lint/test_glossary.py", "node"): "ast's",
