@@ -14,6 +14,8 @@ from agent.model.manifest import Manifest
 
 CLOCK_SECONDS = 3600.0
 """A host's clock that is further behind cannot tell whether anything has expired."""
+SERIAL_AHEAD_SECONDS = 86400.0
+"""Serials are Unix seconds, or a few more: so nobody can use up those of the years to come."""
 
 _RENEW = "Publish it again, which renews it, by: agentctl push (or agentctl promote)"
 
@@ -39,7 +41,7 @@ def admit(
     """
     _check_meant(manifest, application, group, signed=signed)
     _check_time(manifest, now)
-    _check_serial(manifest, highest_serial)
+    _check_serial(manifest, highest_serial, now)
     _check_compatible(manifest, os_id, arch)
 
 
@@ -86,7 +88,14 @@ def _check_time(manifest: Manifest, now: float) -> None:
         )
 
 
-def _check_serial(manifest: Manifest, highest: int) -> None:
+def _check_serial(manifest: Manifest, highest: int, now: float) -> None:
+    if manifest.serial > now + SERIAL_AHEAD_SECONDS:
+        raise _refused(
+            f"cannot deploy {_name(manifest)}: its manifest has the serial {manifest.serial}, more"
+            " than a day ahead of this host's clock: it would shut out all that comes after it",
+            "Delete that manifest from the store; then publish by agentctl push, whose serials are"
+            " Unix seconds",
+        )
     if manifest.serial < highest:
         raise _refused(
             f"cannot deploy {_name(manifest)}: its manifest has the serial {manifest.serial},"

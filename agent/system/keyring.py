@@ -136,12 +136,15 @@ def _read(name: str, folder_descriptor: int, folder: Path) -> PublicKey:
     path = folder / name
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(name, flags, dir_fd=folder_descriptor), "rb") as file:
-            found = os.fstat(file.fileno())
+        descriptor = os.open(name, flags, dir_fd=folder_descriptor)
+        try:
+            found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise _unusable(path, "it is no regular file")
             _check_writers(found, path)
-            return minisign.parse_public_key(file.read(minisign.MAX_BYTES + 1))
+            return minisign.parse_public_key(os.read(descriptor, minisign.MAX_BYTES + 1))
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _unusable(path, "it is a symbolic link", f"Copy the key to {path}") from error

@@ -21,6 +21,7 @@ SOME_DATE = "1700000000"  # of everything in it; by default that of the last com
 NAME = f"deploy-agent_{__version__}_all.deb"
 DEBIAN_NAMES = {
     "aiohttp": "python3-aiohttp",
+    "cryptography": "python3-cryptography",
     "jsonpointer": "python3-json-pointer",
     "jsonschema": "python3-jsonschema",
     "psutil": "python3-psutil",
@@ -30,6 +31,7 @@ DEBIAN_NAMES = {
 EXPECTED = """
 /etc/deploy-agent/agent.yaml
 /etc/deploy-agent/conf.d/
+/etc/deploy-agent/keys.d/
 /etc/needrestart/conf.d/deploy-agent.conf
 /usr/bin/agentctl
 /usr/lib/deploy-agent/hooks/wait-for-status

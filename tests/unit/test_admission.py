@@ -43,6 +43,7 @@ def admit(manifest: Manifest, **changes: Any) -> None:
 def test_a_good_one_is_admitted() -> None:
     admit(SIGNED)
     admit(SIGNED, highest_serial=0)
+    admit(dataclasses.replace(SIGNED, serial=int(NOW) + 86400))
     admit(SIGNED, now=SIGNED.expires - 1)
     admit(SIGNED, now=SIGNED.built_at - admission.CLOCK_SECONDS)  # the builder's clock is ahead
     admit(UNSIGNED, signed=False, highest_serial=0)
@@ -126,6 +127,14 @@ def test_a_good_one_is_admitted() -> None:
             (
                 "cannot deploy go-service 1.214: its manifest has the serial 99,"
                 " and this host has seen 100: it is an older one, put back"
+            ),
+        ),
+        (
+            {"serial": int(NOW) + 86401},
+            {},
+            (
+                "cannot deploy go-service 1.214: its manifest has the serial 1795694401, more than"
+                " a day ahead of this host's clock: it would shut out all that comes after it"
             ),
         ),
         (

@@ -1,0 +1,162 @@
+"""agentctl key as people and CI use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.component import cli_server
+from tests.component.cli_server import agentctl
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the keys ci.key and ci.pub, and a bundle."""
+    assert agentctl("key", "generate", "--no-password", "--output", f"{tmp_path}/ci").stderr == ""
+    (tmp_path / "shop-1.zip").write_bytes(b"zip" * 1_000_000)
+    keys = tmp_path / "keys.d"
+    keys.mkdir(mode=0o755)
+    (keys / "ci.pub").write_bytes((tmp_path / "ci.pub").read_bytes())
+    return tmp_path
+
+
+def test_generate(tmp_path: Path) -> None:
+    done = agentctl("key", "generate", "--no-password", "--output", f"{tmp_path}/ci")
+    assert done.returncode == 0
+    assert f"install -D -m 0644 {tmp_path}/ci.pub /etc/deploy-agent/keys.d/ci.pub" in done.stdout
+    secret = tmp_path / "ci.key"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    shown = [agentctl("key", "show", f"{tmp_path}/ci.{each}").stdout for each in ("key", "pub")]
+    assert shown[0] == shown[1]
+    assert "public key: RW" in shown[0]
+
+
+@pytest.mark.parametrize("left", ["ci.key", "ci.pub"])
+def test_a_key_is_never_overwritten(folder: Path, left: str) -> None:
+    for name in {"ci.key", "ci.pub"} - {left}:
+        (folder / name).unlink()
+    before = (folder / left).read_bytes()
+    done = agentctl("key", "generate", "--no-password", "--output", f"{folder}/ci.key")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot write {folder}/{left}: it is there already" in done.stderr
+    assert (folder / left).read_bytes() == before
+    assert len(list(folder.glob("ci.*"))) == 1
+
+
+def test_sign_and_verify(folder: Path) -> None:
+    bundle, keys = f"{folder}/shop-1.zip", f"{folder}/keys.d"
+    key_id = json.loads(agentctl("key", "show", f"{folder}/ci.pub", "--json").stdout)["id"]
+    done = agentctl("key", "sign", bundle, "--key", f"{folder}/ci.key", "--json")
+    assert json.loads(done.stdout) == {
+        "schema": 1,
+        "id": key_id,
+        "signature_path": f"{bundle}.minisig",
+    }
+    argv = ["minisign", "-Vm", bundle, "-p", f"{folder}/ci.pub"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=9).stdout
+    assert "file:shop-1.zip\thashed" in said
+    done = agentctl("key", "verify", bundle, "--keys", keys)
+    assert (done.returncode, key_id in done.stdout) == (0, True)
+
+    with Path(bundle).open("ab") as file:
+        file.write(b" ")
+    done = agentctl("key", "verify", bundle, "--keys", keys)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot trust {bundle}: it is not what the owner of the key {key_id} signed" in (
+        done.stderr
+    )
+
+
+def test_a_legacy_signature_of_a_huge_file(folder: Path) -> None:
+    bundle, keys = folder / "shop-1.zip", f"{folder}/keys.d"
+    argv = ["minisign", "-S", "-l", "-s", f"{folder}/ci.key", "-m", str(bundle)]
+    subprocess.run(argv, capture_output=True, check=True, timeout=9)
+    assert agentctl("key", "verify", str(bundle), "--keys", keys).returncode == 0
+    os.truncate(bundle, 2**40)  # a hole: nothing is written
+    done = agentctl("key", "verify", str(bundle), "--keys", keys)
+    assert done.returncode == 1
+    assert "it has more than 64 MiB, and its signature is a legacy one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["show"], "cannot show: it needs a FILE"),
+        (["generate", "x"], "cannot generate: it takes no FILE"),
+        (["sign", "/etc/hostname"], "cannot sign: --key FILE, the secret key, is missing"),
+        (["generate"], "cannot ask for the password of the secret key: this is no terminal"),
+        (["generate", "--password-env", "NO_SUCH"], "from the variable NO_SUCH: it is empty"),
+        (["show", "/nowhere"], "cannot read the key /nowhere: No such file or directory"),
+        (["show", "/etc/hostname"], "cannot use /etc/hostname: it must have 2 lines, and has 1"),
+        (["verify", "/etc/hostname"], "cannot read the key /etc/hostname.minisig: No such file"),
+    ],
+)
+def test_wrong_usage(args: list[str], said: str) -> None:
+    done = agentctl("key", *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+@pytest.mark.slow  # scrypt with 1 GiB, 4 s each time
+@pytest.mark.timeout(60)
+def test_password_of_ci(tmp_path: Path) -> None:
+    made = agentctl(
+        "key", "generate", "--output", f"{tmp_path}/ci", "--password-env", "KEY_PASSWORD",
+        KEY_PASSWORD="secret words",
+    )  # fmt: skip
+    assert made.returncode == 0
+    shown = agentctl(
+        "key", "show", f"{tmp_path}/ci.key", "--password-env", "KEY_PASSWORD",
+        KEY_PASSWORD="secret words",
+    )  # fmt: skip
+    assert shown.stdout == agentctl("key", "show", f"{tmp_path}/ci.pub").stdout != ""
+    refused = agentctl("key", "show", f"{tmp_path}/ci.key")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_password_at_the_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = cli_server.command("key", "generate", "--output", f"{tmp_path}/ci")
+    child = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command],
+        env=cli_server.environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = ""
+    try:
+        for prompt in ("Password for the new secret key: ", "The same again: "):
+            shown += read_until(ours, prompt)
+            os.write(ours, b"secret words\n")
+        shown += read_until(ours, "keys.d/ci.pub")
+        assert child.wait(timeout=9) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+    assert "secret words" not in shown
+    argv = ["minisign", "-R", "-s", "ci.key", "-p", "again.pub"]
+    subprocess.run(
+        argv, cwd=tmp_path, input=b"secret words\n", capture_output=True, check=True, timeout=30
+    )
+    lines = [(tmp_path / name).read_text().split("\n")[1] for name in ("ci.pub", "again.pub")]
+    assert lines[0] == lines[1]
+
+
+def read_until(descriptor: int, words: str) -> str:
+    """What a terminal shows up to these words; fails where nothing comes for 20 s."""
+    shown = ""
+    while words not in shown:
+        assert select.select([descriptor], [], [], 20)[0], shown
+        shown += os.read(descriptor, 4096).decode()
+    return shown
