@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from agent.cli import output, text
 from agent.cli.exits import Exit
 from agent.client import SCHEMA
 from agent.model.appspec import Problem, Severity
-from agent.publish import lint
+from agent.publish import ci, lint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every problem. Ends with 0 if the target can be used, 1 if not, 2 if it is absent."""
-    problems = lint.lint(Path(args.target))
+    reporter = ci.detect(os.environ, stream=sys.stderr if args.json else sys.stdout)
+    with reporter.group(f"agentctl lint {args.target}"):
+        problems = lint.lint(Path(args.target))
+        for problem in problems:
+            reporter.problem(problem)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     warnings = len(problems) - errors
     if args.json:

@@ -20,6 +20,7 @@ COMMANDS = {
     "deploy": "deploy a bundle and follow it to its end",
     "plan": "list everything that a bundle would change, and change nothing",
     "lint": "check a bundle, an appspec or a configuration file",
+    "bundle": "make a bundle of a folder, the same bytes each time",
     "history": "list the deployments of this host",
     "logs": "show what a deployment and its hooks said",
     "rollback": "deploy the previous revision again, or the one named by --to",

@@ -36,7 +36,7 @@ def lint(target: Path) -> list[Problem]:
     Raises AgentError: BAD_REQUEST if there is no such target, BUNDLE_DAMAGED, APPSPEC_INVALID.
     """
     if target.is_dir():
-        return _lint_bundle(bundle_tree.FolderTree(target), target, is_folder=True)
+        return lint_tree(bundle_tree.FolderTree(target), target, is_folder=True)
     if not target.is_file():
         raise AgentError(
             f"cannot lint {target}: there is no such file or folder",
@@ -47,11 +47,12 @@ def lint(target: Path) -> list[Problem]:
         return list(settings.read_config(target)[1])
     with _opened(target) as tree:
         if tree is not None:
-            return _lint_bundle(tree, target, is_folder=False)
+            return lint_tree(tree, target, is_folder=False)
     return list(appspec.parse_appspec(appspec.read_limited(target), str(target)).problems)
 
 
-def _lint_bundle(tree: bundle_tree.BundleTree, target: Path, *, is_folder: bool) -> list[Problem]:
+def lint_tree(tree: bundle_tree.BundleTree, target: Path, *, is_folder: bool) -> list[Problem]:
+    """The problems of a bundle's files, wherever they lie. target: for the places."""
     names = tree.names("")
     name = next((each for each in appspec.FILENAMES if each in names), "")
     if not name:
@@ -66,16 +67,16 @@ def _lint_bundle(tree: bundle_tree.BundleTree, target: Path, *, is_folder: bool)
         *bundle_tree.check_bundle(parsed.appspec, tree, parsed.document),
     ]
     problems.sort(key=lambda each: (each.line, each.column))
-    return problems + _lint_manifest(tree)
-
-
-def _lint_manifest(tree: bundle_tree.BundleTree) -> list[Problem]:
     name = manifest.FILENAME
-    if tree.kind(name):
+    return problems + _lint_manifest(tree, str(target / name) if is_folder else name)
+
+
+def _lint_manifest(tree: bundle_tree.BundleTree, shown_name: str) -> list[Problem]:
+    if tree.kind(manifest.FILENAME):
         try:
-            manifest.parse_manifest(tree.beginning(name, manifest.MAX_BYTES + 1))
+            manifest.parse_manifest(tree.beginning(manifest.FILENAME, manifest.MAX_BYTES + 1))
         except AgentError as error:
-            return [Problem(Severity.ERROR, name, 0, 0, error.message, error.remedy)]
+            return [Problem(Severity.ERROR, shown_name, 0, 0, error.message, error.remedy)]
     return []
 
 

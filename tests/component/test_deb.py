@@ -24,6 +24,7 @@ DEBIAN_NAMES = {
     "cryptography": "python3-cryptography",
     "jsonpointer": "python3-json-pointer",
     "jsonschema": "python3-jsonschema",
+    "pathspec": "python3-pathspec",
     "psutil": "python3-psutil",
     "PyYAML": "python3-yaml",
     "rich": "python3-rich",

@@ -57,6 +57,7 @@ LIBRARIES = {
     "psutil": ("agent/system/processes.py", "agent/system/listeners.py"),
     "systemd": ("agent/system/journal.py",),
     "rich": ("agent/cli/progress.py",),
+    "pathspec": ("agent/publish/ignore.py",),
     "cryptography": ("agent/system/ed25519.py",),
 }
 # (file, what it imports in a function): why
