@@ -20,6 +20,7 @@ class Exit(IntEnum):
     INCONSISTENT = 8
     HELD = 9
     TIMEOUT = 10  # of the wait; the deployment goes on
+    PARTIAL = 11  # at some targets, and not at others
     INTERRUPTED = 130  # Ctrl-C, as shells count it
     CLOSED_PIPE = 141
 

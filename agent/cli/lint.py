@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=".",
         metavar="TARGET",
-        help="a folder or archive with an appspec, an appspec, or agent.yaml (default: here)",
+        help="a folder or archive with an appspec, or a file: an appspec, agent.yaml, deploy.yaml"
+        " (default: here)",
     )
     parser.add_argument("--strict", action="store_true", help="let warnings count as errors")
     output.add_json_argument(parser)

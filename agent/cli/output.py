@@ -48,20 +48,20 @@ def print_json(body: Body) -> None:
 def print_error(error: AgentError, *, as_json: bool) -> None:
     """Say what went wrong on stderr, and as {"schema", "error"} on stdout for --json."""
     if as_json:
-        print_json(
-            {
-                "schema": SCHEMA,
-                "error": {
-                    "code": error.code,
-                    "message": error.message,
-                    "details": list(error.details),
-                    "remedy": error.remedy,
-                    "where": error.where,
-                },
-            }
-        )
+        print_json({"schema": SCHEMA, "error": error_body(error)})
     style = text.Style(colour=text.has_terminal(sys.stderr))
     print("\n".join(error_lines(error, style)), file=sys.stderr)
+
+
+def error_body(error: AgentError) -> Body:
+    """An error as it stands in JSON."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "details": list(error.details),
+        "remedy": error.remedy,
+        "where": error.where,
+    }
 
 
 def error_lines(error: AgentError, style: text.Style) -> list[str]:

@@ -1,4 +1,4 @@
-"""A moving bar for the step that runs, below the lines of the others. Only here is rich."""
+"""Moving bars below the lines of what is done already. Only here is rich."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
 from agent.cli.reporter import Reporter
+from agent.cli.teller import Lines
 
 if TYPE_CHECKING:
     from agent.client import Body
@@ -77,6 +80,39 @@ class Bar(Reporter):
         if self._row is not None:
             self._progress.remove_task(self._row)
             self._row = None
+
+
+class Transfers(Lines):
+    """A bar for each transfer. close() must be called: it gives the cursor back."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._progress = Progress(
+            TextColumn("         {task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=Console(file=stream, markup=False, emoji=False, highlight=False),
+            transient=True,
+        )
+        self._rows: dict[str, TaskID] = {}
+        self._progress.start()
+
+    def progress(self, place: str, done: int, total: int) -> None:
+        """Move the bar of a place; it goes when all is done."""
+        if place not in self._rows:
+            self._rows[place] = self._progress.add_task(place, total=None)
+        self._progress.update(self._rows[place], completed=done, total=total or None)
+        if total and done >= total:
+            self._progress.remove_task(self._rows.pop(place))
+
+    def write(self, line: str) -> None:
+        """Above the bars."""
+        self._progress.console.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
 
 
 def _is_running(step: Body) -> bool:

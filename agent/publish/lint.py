@@ -1,4 +1,4 @@
-"""Lints a bundle, an appspec or a configuration file, without unpacking or changing anything."""
+"""Lints a bundle, an appspec or another file of ours, without unpacking or changing anything."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.formats import appspec, bundle_tree, manifest, settings, yamldoc
+from agent.formats import appspec, bundle_tree, environments, manifest, settings, yamldoc
 from agent.model.appspec import Problem, Severity
 from agent.model.errors import AgentError, Code
+from agent.model.manifest import Manifest
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -31,7 +32,8 @@ def lint(target: Path) -> list[Problem]:
     """Every problem of a target, in the order of its file.
 
     target: a folder with an appspec in its root, an archive of one (zip, tar, tgz), or a file:
-    agent.yaml and the files of conf.d are configuration, any other one is an appspec.
+    agent.yaml and the files of conf.d are configuration, deploy.yaml and what has its top key
+    names environments, any other one is an appspec.
     A folder and an archive are also checked for what the appspec names and for release.json.
     Raises AgentError: BAD_REQUEST if there is no such target, BUNDLE_DAMAGED, APPSPEC_INVALID.
     """
@@ -45,10 +47,15 @@ def lint(target: Path) -> list[Problem]:
         )
     if target.name == "agent.yaml" or target.parent.name == "conf.d":
         return list(settings.read_config(target)[1])
+    if target.name in environments.FILENAMES:
+        return list(environments.read_environments(target)[1])
     with _opened(target) as tree:
         if tree is not None:
             return lint_tree(tree, target, is_folder=False)
-    return list(appspec.parse_appspec(appspec.read_limited(target), str(target)).problems)
+    text = appspec.read_limited(target)
+    if environments.looks_like_environments(text):
+        return list(environments.parse_environments(text, target)[1])
+    return list(appspec.parse_appspec(text, str(target)).problems)
 
 
 def lint_tree(tree: bundle_tree.BundleTree, target: Path, *, is_folder: bool) -> list[Problem]:
@@ -78,6 +85,14 @@ def _lint_manifest(tree: bundle_tree.BundleTree, shown_name: str) -> list[Proble
         except AgentError as error:
             return [Problem(Severity.ERROR, shown_name, 0, 0, error.message, error.remedy)]
     return []
+
+
+def read_manifest(bundle: Path) -> Manifest | None:
+    """The release.json of an archive, None if it has none. Raises AgentError."""
+    with _opened(bundle) as tree:
+        if tree is None or not tree.kind(manifest.FILENAME):
+            return None
+        return manifest.parse_manifest(tree.beginning(manifest.FILENAME, manifest.MAX_BYTES + 1))
 
 
 @contextmanager

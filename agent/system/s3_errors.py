@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from agent.model.errors import AgentError, Code, NotFound, TransientError
+from agent.model.errors import AgentError, Code, Conflict, NotFound, TransientError
 from agent.system import web
 
 _ACTION = re.compile(r"to perform: ([a-z0-9-]+:\w+)")
@@ -164,9 +164,10 @@ def _resource(asked: Asked, action: str) -> str:
 def _about_object(fault: Fault, asked: Asked) -> AgentError:
     match fault.code:
         case "NoSuchBucket":
-            return NotFound(
+            # not NotFound: that is how an object that was never written looks
+            return AgentError(
                 f"cannot {asked.doing}: there is no bucket {asked.bucket}",
-                code=Code.NOT_FOUND,
+                code=Code.CONFIG_INVALID,
                 remedy="Check the url, and the endpoint where one is set",
             )
         case "NoSuchVersion":
@@ -178,6 +179,12 @@ def _about_object(fault: Fault, asked: Asked) -> AgentError:
                 f"cannot {asked.doing}: the bucket {asked.bucket} has no {asked.name!r}",
                 code=Code.NOT_FOUND,
                 remedy="Check the prefix, application and deployment_group, and push to it",
+            )
+        case "PreconditionFailed" | "ConditionalRequestConflict":
+            return Conflict(
+                f"cannot {asked.doing}: somebody else changed it meanwhile",
+                code=Code.CONFLICT,
+                remedy="Look at what is there now, then run it again",
             )
         case "InvalidObjectState":
             cause, remedy = (

@@ -89,16 +89,24 @@ class S3Store:
             return None
 
     async def write(
-        self, key: str, body: bytes, *, content_type: str = "application/json"
+        self,
+        key: str,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        replaces: str | None = None,
     ) -> ObjectInfo:
-        """A small object, as a whole; raises AgentError."""
+        """A small object, as a whole: see stores.WritableStore; raises AgentError."""
         sha256 = hashlib.sha256(body).hexdigest()
+        headers = {"Content-Type": content_type, "x-amz-meta-sha256": sha256}
+        if replaces is not None:
+            headers |= {"If-Match": replaces} if replaces else {"If-None-Match": "*"}
         request = S3Request(
             f"write {self.url_of(key)}",
             "s3:PutObject",
             self._address.name_of(key),
             method="PUT",
-            headers={"Content-Type": content_type, "x-amz-meta-sha256": sha256},
+            headers=headers,
             body=body,
             sha256=sha256,
         )

@@ -57,9 +57,19 @@ class WritableStore(Store, Protocol):
         """What is under a key, None where nothing is."""
 
     async def write(
-        self, key: str, body: bytes, *, content_type: str = "application/json"
+        self,
+        key: str,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        replaces: str | None = None,
     ) -> ObjectInfo:
-        """A small object, as a whole: a reader finds the old one or the new one."""
+        """A small object, as a whole: a reader finds the old one or the new one.
+
+        replaces: the etag of what may be there now, "" for nothing; None for anything. Raises
+        Conflict where something else is there, which may be what this very call wrote: a lost
+        answer is asked for again.
+        """
 
     async def upload(
         self, key: str, source: Path, *, sha256: str, progress: Progress

@@ -16,6 +16,7 @@ from tests.unit.test_formats_properties import QUICK, TREES, VALID
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = sorted((Path(__file__).parent / "appspec_corpus").glob("*.yml"))
 PAIRS = [("appspec", path) for path in CORPUS] + [("agent", ROOT / "packaging" / "agent.yaml")]
+PAIRS += [("environments", ROOT / "examples" / "deploy.yaml")]
 
 
 def is_allowed(value: object, name: str) -> bool:

@@ -1,0 +1,54 @@
+"""Tells how publishing goes on: lines with the time, and bars for transfers on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from agent.cli import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+_QUIET_SECONDS = 10.0
+
+
+class Lines:
+    """Plain lines, for CI logs and files. `progress.Transfers` puts moving bars below them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._told: dict[str, float] = {}  # place -> when its progress was told
+
+    def say(self, words: str) -> None:
+        """One line with the time in front."""
+        self.write(f"{time.strftime('%H:%M:%S')} {text.clean(words)}")
+
+    def progress(self, place: str, done: int, total: int) -> None:
+        """A line every 10 seconds; none for what is quick."""
+        now = time.monotonic()
+        if now - self._told.setdefault(place, now) >= _QUIET_SECONDS:
+            self._told[place] = now
+            of_all = f" of {text.size(total)}" if total else ""
+            self.say(f"{place}: {text.size(done)}{of_all}")
+
+    def write(self, line: str) -> None:
+        """Where lines go."""
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """No more is told."""
+
+
+def choose(*, as_json: bool) -> Lines:
+    """Bars on a terminal, else lines; with --json on stderr, as stdout is for the answer."""
+    stream = sys.stderr if as_json else sys.stdout
+    if as_json or not text.has_terminal(stream):
+        return Lines(stream)
+    try:
+        # imported here: rich costs more than all the rest, and only a terminal shows it
+        from agent.cli import progress
+    except ModuleNotFoundError:
+        return Lines(stream)
+    return progress.Transfers(stream)
