@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from agent.model.settings import Settings
 from agent.system import durable, imds
 
 _ASK_AGAIN_SECONDS = 60.0
+_REGION_IS_KNOWN = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED")
 
 
 class HostGroup:
@@ -37,10 +39,19 @@ class HostGroup:
                 await self._ask()
             return self._known
 
+    async def region(self) -> str:
+        """The region of this instance, "" where the environment says it or nobody can tell."""
+        if any(os.environ.get(name) for name in _REGION_IS_KNOWN):
+            return ""
+        with contextlib.suppress(AgentError):
+            allow_v1 = self._settings.imds_without_token
+            return (await imds.read_identity(allow_v1=allow_v1)).region
+        return ""
+
     async def _ask(self) -> None:
         tag = self._settings.group_tag
         try:
-            found = await imds.read_instance(tag=tag, allow_v1=self._settings.imds_without_token)
+            found = await imds.read_identity(tag=tag, allow_v1=self._settings.imds_without_token)
         except AgentError:
             self._known = self._known or await asyncio.to_thread(_read, self._kept)
             if not self._known:

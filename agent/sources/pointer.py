@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -17,6 +19,8 @@ from agent.sources.groups import HostGroup
 from agent.system import stores
 from agent.system.github_store import is_release_url
 from agent.system.stores import Store
+
+logger = logging.getLogger(__name__)
 
 _POINTER = "release.json"
 _MANIFEST_BYTES = 2**20
@@ -134,7 +138,10 @@ class PointerSource:
 
     async def _open(self) -> Store:
         if self._store is None:
-            self._store = await asyncio.to_thread(_open_store, self._settings)
+            settings = self._settings
+            if settings.type is SourceType.S3 and not (settings.region or settings.endpoint):
+                settings = replace(settings, region=await self._host_group.region())
+            self._store = await asyncio.to_thread(_open_store, settings)
         return self._store
 
 
@@ -148,7 +155,7 @@ def _open_store(settings: SourceSettings) -> Store:
             profile=settings.profile,
             role_arn=settings.role_arn,
         )
-        return stores.open_s3(place)
+        return stores.open_s3(place, warn=logger.warning)
     token = _read_token(settings.token_file) if settings.token_file else ""
     if is_release_url(settings.url):
         return stores.open_http(settings.url, token=token)
