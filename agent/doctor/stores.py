@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from agent.client import Client
 from agent.doctor import finding
 from agent.doctor.finding import Finding
 from agent.doctor.host import Host
@@ -17,11 +18,20 @@ from agent.sources.pointer import PointerSource
 from agent.system.keyring import KeyRing
 
 _ASK_SECONDS = 6.0
+_AGENT_SECONDS = 3.0
 
 
 def look_at_store(source: SourceSettings, host: Host) -> Iterator[Finding]:
-    """Whether the pointer can be read, and what is desired by it."""
+    """Whether the pointer can be read, and what is desired by it.
+
+    An agent that runs is asked: it has credentials that this shell may lack, or have others of.
+    """
     name = f"{source.type} {source.url} ({source.application})"
+    told = _told_by_agent(name, host)
+    if told is not None:
+        if not told["problem"]:  # else it is said of the agent
+            yield finding.ok(f"{name} answers the agent: {told['decision']}")
+        return
     if not host.is_root and host.is_system:
         yield finding.unknown(f"{name} is asked with what only the agent's user may read")
         return
@@ -58,6 +68,16 @@ def look_at_keys(host: Host) -> Iterator[Finding]:
         )
     else:
         yield finding.ok(f"signed by one of {', '.join(ring.ids)} is accepted, nothing else")
+
+
+def _told_by_agent(name: str, host: Host) -> dict[str, str] | None:
+    """What the agent that runs says of a source; None where none answers, or knows it."""
+    client = Client(str(host.socket), _AGENT_SECONDS)
+    try:
+        told = client.call("GET", "/v1/status")["agent"]["sources"]
+    except AgentError:
+        return None
+    return next((each for each in told if each["source"] == name), None)
 
 
 async def _ask(source: SourceSettings, host: Host) -> list[Revision]:

@@ -114,7 +114,9 @@ class Settings:
     poll_seconds: float = 2.0  # of folders
     group: str = "default"
     group_tag: str = ""  # the instance tag that names the group; "": the group above
-    imds_without_token: bool = False  # whether the metadata service may be asked without a session token
+    imds_without_token: bool = (
+        False  # whether the metadata service may be asked without a session token
+    )
     api_group: str = "deploy-agent"
     stop_failure: StopFailure = StopFailure.FALLBACK
     starts: int = 5

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+from agent.formats import manifest
 from agent.model.deployment import Deployment, Revision
 from agent.model.errors import AgentError, Code, NotFound, from_os_error
-from agent.model.manifest import Manifest
 from agent.model.settings import SourceSettings, SourceType
 from agent.model.transfer import S3Place
 from agent.sources.gate import Admitted, Gate, Offer
@@ -23,7 +23,6 @@ from agent.system.stores import Store
 logger = logging.getLogger(__name__)
 
 _POINTER = "release.json"
-_MANIFEST_BYTES = 2**20
 _SIGNATURE_BYTES = 64 * 2**10
 _LONGEST_PAUSE_SECONDS = 120.0
 
@@ -43,7 +42,7 @@ class PointerSource:
         self._store: Store | None = None
         self._etag = ""
         self._pointer = ""
-        self._known: list[Revision] = []
+        self._offer: Offer | None = None
 
     def __str__(self) -> str:
         return f"{self._settings.type} {self._settings.url} ({self._settings.application})"
@@ -54,13 +53,16 @@ class PointerSource:
         store = await self._open()
         pointer = self._place(group)
         if pointer != self._pointer:
-            self._pointer, self._etag = pointer, ""
+            self._pointer, self._etag, self._offer = pointer, "", None
         try:
-            answer = await store.read(pointer, etag=self._etag, limit_bytes=_MANIFEST_BYTES)
-            if answer.body is None:
-                return self._known
-            self._etag = ""  # until what it says is accepted
-            admitted = await self._admit(store, pointer, group, answer.body)
+            answer = await store.read(
+                pointer, etag=self._etag, limit_bytes=manifest.POINTER_MAX_BYTES
+            )
+            if answer.body is not None or self._offer is None:
+                self._etag = ""  # until what it says is accepted
+                self._offer = await self._read_offer(store, pointer, group, answer.body or b"")
+            # also what was accepted before: it may have expired, or its key was taken away
+            admitted = await asyncio.to_thread(self._gate.admit, self._offer)
         except NotFound as error:
             raise AgentError(
                 f"{error.message}: nothing is published there for the group {group}",
@@ -72,8 +74,7 @@ class PointerSource:
                 await self.close()  # the next question reads token and credentials anew
             raise
         self._etag = answer.etag
-        self._known = [self._revision(store, pointer, group, admitted)]
-        return self._known
+        return [self._revision(store, pointer, group, admitted)]
 
     async def report(self, deployment: Deployment) -> None:
         """A store is told nothing: the outcome is in the agent's state and log."""
@@ -94,31 +95,30 @@ class PointerSource:
             return None
         return store, unquote(revision.bundle.removeprefix(base))
 
-    async def _admit(self, store: Store, pointer: str, group: str, text: bytes) -> Admitted:
+    async def _read_offer(self, store: Store, pointer: str, group: str, text: bytes) -> Offer:
         signature = None
         if await asyncio.to_thread(self._gate.wants_signature):
             signature = await _read_signature(store, pointer, text)
-        offer = Offer(
+        return Offer(
             name=store.url_of(pointer),
             text=text,
             signature=signature,
             application=self._settings.application,
             group=group,
         )
-        return await asyncio.to_thread(self._gate.admit, offer)
 
     def _revision(self, store: Store, pointer: str, group: str, admitted: Admitted) -> Revision:
-        manifest = admitted.manifest
-        assert manifest.bundle is not None  # a pointer has one
+        found = admitted.manifest
+        assert found.bundle is not None  # a pointer has one
         return Revision(
             application=self._settings.application,
             group=group,
-            version=manifest.version,
-            bundle=_bundle_url(store, pointer, manifest),
-            digest=manifest.bundle.sha256,
+            version=found.version,
+            bundle=_bundle_url(store, pointer, found.bundle.url),
+            digest=found.bundle.sha256,
             identity=f"{self._settings.application} {group} manifest {admitted.digest}",
-            size=manifest.bundle.size,
-            commit=manifest.commit,
+            size=found.bundle.size,
+            commit=found.commit,
             signed_by=admitted.signed_by,
         )
 
@@ -189,10 +189,8 @@ async def _read_signature(store: Store, pointer: str, text: bytes) -> bytes | No
     return None
 
 
-def _bundle_url(store: Store, pointer: str, manifest: Manifest) -> str:
+def _bundle_url(store: Store, pointer: str, url: str) -> str:
     """Where the bundle lies: what the manifest says is relative to the pointer."""
-    assert manifest.bundle is not None
-    url = manifest.bundle.url
     if "://" in url:
         return url
     # resolved as a path: urljoin knows nothing of s3://

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from agent.formats import manifest
 from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.sources.gate import Gate, Offer
 
 _MANIFEST_SUFFIX = ".release.json"
 _SIGNATURE_SUFFIX = ".minisig"
-_MANIFEST_BYTES = 2**20
 _SIGNATURE_BYTES = 64 * 2**10
 
 
@@ -22,7 +22,7 @@ def described(revision: Revision, gate: Gate, *, is_ordered: bool = True) -> Rev
     must not be older than what came before. Raises AgentError (MANIFEST_REFUSED).
     """
     path = Path(f"{revision.bundle}{_MANIFEST_SUFFIX}")
-    text = _read(path, _MANIFEST_BYTES)
+    text = _read(path, manifest.POINTER_MAX_BYTES)
     if text is None:
         if gate.wants_signature():
             raise AgentError(

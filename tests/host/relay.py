@@ -1,4 +1,4 @@
-"""Run in a lab's network: python -m tests.host.relay ADDRESS SOCKET passes TCP on to a unix socket.
+"""Run in a lab's network: python relay.py ADDRESS SOCKET passes TCP on to a unix socket.
 
 Prints its port. It ends with its standard input.
 """

@@ -20,7 +20,7 @@ from tests.objectstore import ADMIN, READER, Bucket, environment_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
+_RELAY = Path(__file__).resolve().with_name("relay.py")
 _SECONDS = 60
 
 
@@ -82,10 +82,9 @@ def ci(tmp_path: Path, bucket: Bucket) -> Ci:
 def endpoint(own_lab: lab.Lab, bucket: Bucket) -> Iterator[str]:
     """The object store as hosts of the lab reach it."""
     socket = bucket.store.folder / "s3.socket"
-    relay = [sys.executable, "-m", "tests.host.relay", lab.ADDRESS, str(socket)]
+    relay = [sys.executable, str(_RELAY), lab.ADDRESS, str(socket)]
     with subprocess.Popen(
         own_lab.namespaces.argv(*relay),
-        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -100,9 +99,10 @@ def follow(deb_host: DebHost, ci: Ci, endpoint: str) -> None:
     """Let the host trust the key and follow the bucket, with rights to read alone."""
     deb_host.host.write("/etc/deploy-agent/keys.d/release.pub", ci.public_key)
     environment = environment_of(READER)
-    lines = [f"Environment={name}={value}\n" for name, value in environment.items()]
+    lines = [f"{name}={value}\n" for name, value in environment.items()]
+    deb_host.host.write("/etc/deploy-agent/aws.env", "".join(lines), mode=0o600)
     drop_in = "/etc/systemd/system/deploy-agent.service.d/aws.conf"
-    deb_host.host.write(drop_in, "[Service]\n" + "".join(lines), mode=0o600)
+    deb_host.host.write(drop_in, "[Service]\nEnvironmentFile=/etc/deploy-agent/aws.env\n")
     deb_host.host.run("systemctl", "daemon-reload")
     source = {
         "type": "s3",
@@ -148,4 +148,5 @@ def test_push_flip_back_and_a_stranger(
     client.put_object(**where, Body=old)
     wait_until(lambda: not source(deb_host)["problem"], _SECONDS)
     doctor = deb_host.agentctl("doctor").stdout
-    assert "1.214 is desired by the group default" in doctor
+    assert "answers the agent: web 1.214 is current, as desired" in doctor
+    assert "nothing else" in doctor
