@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +56,7 @@ class ObjectStore:
     endpoint: str
     pid: int
     folder: Path
+    process: subprocess.Popen[bytes] | None = None  # where it is this process's own
 
     def client(self, identity: Identity = ADMIN) -> Any:
         """AWS's own client, which the tests look with: client.create_bucket(Bucket="b")."""
@@ -159,7 +158,8 @@ def start_object_store(
             start_new_session=True,
             env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "GOMEMLIMIT": "200MiB"},
         )
-    store = ObjectStore(f"http://127.0.0.1:{ports['s3.port']}", server.pid, folder)
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    store = ObjectStore(endpoint, server.pid, folder, server)
 
     def is_ready() -> bool:
         if server.poll() is not None:
@@ -177,10 +177,9 @@ def start_object_store(
 
 def stop_object_store(store: ObjectStore) -> None:
     """End it at once: told to end, it takes a quarter of a minute."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(store.pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(store.pid, 0)
+    assert store.process is not None, "it belongs to another process"
+    store.process.kill()
+    store.process.wait()
 
 
 @contextlib.contextmanager
@@ -194,9 +193,10 @@ def shared_object_store(folder: Path) -> Iterator[ObjectStore]:
         fcntl.flock(starting, fcntl.LOCK_EX)
         described = folder / "store.json"
         if not described.exists():
-            command = [sys.executable, "-m", "tests.objectstore", str(folder)]
-            watcher = subprocess.Popen(command, start_new_session=True, cwd=_ROOT)
-            wait_until(lambda: described.exists() or watcher.poll() is not None, _READY_SECONDS)
+            # forked once more: it outlives whoever started it
+            command = ["setsid", "--fork", sys.executable, "-m", "tests.objectstore", str(folder)]
+            subprocess.run(command, check=True, cwd=_ROOT)
+            wait_until(described.exists, _READY_SECONDS)
         fcntl.flock(starting, fcntl.LOCK_UN)
         found = json.loads(described.read_text())
         yield ObjectStore(found["endpoint"], found["pid"], Path(found["folder"]))

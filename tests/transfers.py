@@ -17,6 +17,8 @@ HASTY = Patience(
     slow_bytes=1000,
     slow_seconds=0.5,
 )
+# for a real server, which may be slow on a busy machine
+PATIENT = Patience(attempts=3, first_pause=0.01, longest_pause=2.0)
 
 
 async def fetch(

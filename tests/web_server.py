@@ -95,6 +95,9 @@ class WebServer:
                 return
             self.requests.append(request)
             given = self.answering(request)
+            if request.method == "HEAD":
+                assert isinstance(given, bytes)
+                given = given.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
             for piece in [given] if isinstance(given, bytes) else given:
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
@@ -116,6 +119,8 @@ def _read(connection: socket.socket) -> Request | None:
         if not received:
             return None
         head += received
+        if head[0] == 0x16:  # TLS, to a server without
+            return Request("TLS", "", {}, b"")
     head, _, body = head.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}

@@ -111,6 +111,12 @@ class GithubStore:
         async with await self._send(self._base, doing, headers) as stream:
             if stream.status == 304:
                 return
+            if stream.status == 404 and not self._has_token:
+                raise NotFound(
+                    f"cannot {doing}: GitHub knows no such release, or only with a token",
+                    code=Code.NOT_FOUND,
+                    remedy="Check the url, and for a private repository set token_file",
+                )
             if stream.status != 200:
                 raise refusal(stream, with_token=self._has_token)
             try:

@@ -108,8 +108,8 @@ class Upload:
                     sending.append(
                         group.create_task(self._send_part(upload_id, number, part, digest, places))
                     )
-        except* AgentError as errors:
-            raise next(_flat(errors)) from None
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
         self._check_digest(whole.hexdigest())
         return [each.result() for each in sending]
 
@@ -201,9 +201,7 @@ def _digest(part: Slice, whole: hashlib._Hash) -> str:
     return own.hexdigest()
 
 
-def _flat(group: BaseExceptionGroup[AgentError]) -> Iterator[AgentError]:
-    for error in group.exceptions:
-        if isinstance(error, AgentError):
-            yield error
-        elif isinstance(error, BaseExceptionGroup):
-            yield from _flat(error)
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a group failed of, as if its work had been done one after the other."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

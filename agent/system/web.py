@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import os
@@ -110,13 +111,15 @@ class Web:
     async def open(self, call: Call) -> Stream:
         """Send it, and give back the answer once its headers are here; raises AgentError."""
         patience = self._patience
-        proxy, proxy_auth = _proxy_for(call.url) if self._use_proxies else (None, None)
+        proxy, proxy_headers = _proxy_for(call.url) if self._use_proxies else (None, {})
         sends_file = isinstance(call.body, Slice)
         # aiohttp before 3.9 counts sock_read from the beginning of what is sent
         sock_read = None if sends_file else patience.stall
         timeout = aiohttp.ClientTimeout(total=None, connect=patience.connect, sock_read=sock_read)
         guard = asyncio.timeout(None)
         headers = dict(call.headers)
+        if call.url.startswith("http:"):
+            headers |= proxy_headers  # there is no CONNECT to bear them
         body: bytes | AsyncIterator[bytes] | None
         if isinstance(call.body, Slice):
             body = _read_slice(call.body, guard, patience.stall)
@@ -133,7 +136,7 @@ class Web:
                     allow_redirects=False,
                     timeout=timeout,
                     proxy=proxy,
-                    proxy_auth=proxy_auth,
+                    proxy_headers=proxy_headers,
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _broken(call.doing, error, patience) from error
@@ -190,20 +193,23 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _proxy_for(url: str) -> tuple[yarl.URL | None, aiohttp.BasicAuth | None]:
-    """By HTTPS_PROXY, HTTP_PROXY and NO_PROXY; none to this host and to EC2's metadata."""
+def _proxy_for(url: str) -> tuple[yarl.URL | None, dict[str, str]]:
+    """By HTTPS_PROXY, HTTP_PROXY and NO_PROXY, with headers for it.
+
+    None to this host and to EC2's metadata.
+    """
     scheme, host, port = origin_of(url)
     if host in _METADATA or is_loopback(host):
-        return None, None
+        return None, {}
     proxies = urllib.request.getproxies_environment()
     text = proxies.get(scheme) or proxies.get("all", "")
     if not text or urllib.request.proxy_bypass(f"{host}:{port}"):
-        return None, None
+        return None, {}
     proxy = yarl.URL(text if "://" in text else f"http://{text}")
     if proxy.user is None:
-        return proxy, None
-    auth = aiohttp.BasicAuth(proxy.user, proxy.password or "", encoding="utf-8")
-    return proxy.with_user(None), auth
+        return proxy, {}
+    password = base64.b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
+    return proxy.with_user(None), {"Proxy-Authorization": f"Basic {password}"}
 
 
 async def _read_slice(
