@@ -8,6 +8,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
 from enum import StrEnum
@@ -18,6 +19,7 @@ EXAMPLE = ROOT / "examples" / "go-service"
 # Go's own cache, safe for several at once: only the first build on a machine is slow.
 _GO_CACHE = EXAMPLE / "build" / "cache"
 _BUILD_SECONDS = 240.0
+_AGENTCTL = f"{sys.executable} -m agent.cli.main"
 
 
 class Broken(StrEnum):
@@ -73,7 +75,7 @@ def make(*arguments: str | Path, umask: int = -1) -> subprocess.CompletedProcess
     with (_GO_CACHE / "one-at-a-time").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return subprocess.run(
-            ["make", "--no-print-directory", *arguments],
+            ["make", "--no-print-directory", f"AGENTCTL={_AGENTCTL}", *arguments],
             cwd=EXAMPLE,
             env={**environment, "GOCACHE": str(_GO_CACHE)},
             umask=umask,

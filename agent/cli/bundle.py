@@ -123,7 +123,7 @@ def _lines(built: bundle.Built, *, verbose: bool) -> list[str]:
     if manifest.commit:
         lines.append(f"  commit:   {manifest.commit}")
     if count:
-        lines.append(f"  left out: {count} file{'s' if count > 1 else ''} or folders")
+        lines.append(f"  left out: {count} {'entry' if count == 1 else 'entries'}")
         if verbose:
             lines += [f"    {wording.name(each)}" for each in built.left_out]
     return lines

@@ -1,6 +1,7 @@
 """What does not go into a bundle: .deployignore, in the words of .gitignore. Only here is pathspec.
 
-Source of the rules: gitignore(5). Unlike git's, the file counts only in the root of the folder.
+Source of the rules: gitignore(5). Unlike git's, the file counts only in the root of the folder; and
+below a folder that `!` takes in again, older versions of pathspec take all in, as Debian 13's 0.12.
 """
 
 from __future__ import annotations

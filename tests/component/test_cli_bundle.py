@@ -53,7 +53,7 @@ def test_people_get_lines(folder: Path) -> None:
         "shop 1.214: shop-1.214.zip",
         f"  size:     {size / 1000:.1f} kB ({size} bytes), 7 files of 20.2 kB",
         f"  sha256:   {digest}",
-        "  left out: 2 files or folders",
+        "  left out: 2 entries",
         "    a.pyc",
         "    'b\\n::error::x.pyc'",
     ]
