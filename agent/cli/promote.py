@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.cli import publishing, teller
 from agent.formats import environments
 from agent.publish import promote, signing
+from agent.publish.results import Publication
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +45,10 @@ def run(args: argparse.Namespace) -> int:
         is_dry_run=args.dry_run,
         is_partial=args.partial,
     )
-    telling = teller.choose(as_json=args.json)
-    try:
+
+    def work(telling: teller.Lines) -> Publication:
         with tempfile.TemporaryDirectory() as folder:
-            work = promote.promote(request, Path(folder), telling)
-            publication = publishing.run_to_end(work)
-    finally:
-        telling.close()
-    return publishing.show(args, publication)
+            return publishing.run_to_end(promote.promote(request, Path(folder), telling))
+
+    title = f"agentctl promote {args.application} from {origin.name} to {target.name}"
+    return publishing.run(args, title, work)

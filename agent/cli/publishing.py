@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from agent.cli import output, text
+from agent.cli import output, teller, text
 from agent.cli.exits import Exit
 from agent.client import SCHEMA
+from agent.model.errors import AgentError, Code
+from agent.publish import ci
 from agent.publish.results import (
     BundleResult,
     GroupResult,
@@ -37,11 +40,7 @@ exit codes:
   11  partial: it is desired at some targets, and not at others
   130 Ctrl-C; run the same command again to go on"""
 
-_BY_OUTCOME = {
-    Outcome.DONE: Exit.OK,
-    Outcome.PARTIAL: Exit.PARTIAL,
-    Outcome.FAILED: Exit.FAILED,
-}
+_EXIT = {Outcome.DONE: Exit.OK, Outcome.PARTIAL: Exit.PARTIAL, Outcome.FAILED: Exit.FAILED}
 _AGAIN = "Run the same command again: what stands is not done again"
 
 
@@ -92,10 +91,65 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def show(args: argparse.Namespace, publication: Publication) -> int:
-    """Print what happened at each target; gives the exit code."""
-    body = _body(publication)
-    output.show(args, body, lambda _, style: lines(publication, style))
+def run(args: argparse.Namespace, title: str, work: Callable[[teller.Lines], Publication]) -> int:
+    """Do the work, print what happened at each target, tell the CI server; gives the exit code."""
+    reporter = ci.detect(os.environ, stream=sys.stderr if args.json else sys.stdout)
+    failure: AgentError | None = None
+    code = Exit.OK
+    try:
+        with reporter.group(title):
+            reporter.progress(title)
+            telling = teller.choose(as_json=args.json)
+            try:
+                publication = work(telling)
+            finally:
+                telling.close()
+            _show(args, publication)
+            _report(reporter, publication)
+            code = _EXIT[publication.outcome]
+            failure = _failure(publication)
+            if failure is not None:
+                raise failure  # the group tells the CI server
+    except AgentError as error:
+        if error is not failure:
+            raise
+    return code
+
+
+def _failure(publication: Publication) -> AgentError | None:
+    """What is told where it is not desired everywhere; None where it is."""
+    if publication.outcome is Outcome.DONE:
+        return None
+    failures = [target.failure for target in publication.targets if target.failure]
+    return AgentError(
+        _sentence(publication),
+        code=failures[0].code if failures else Code.CONFLICT,
+        details=tuple(each.message for each in failures),
+        remedy=_next(publication),
+    )
+
+
+def _report(reporter: ci.Reporter, publication: Publication) -> None:
+    values = {
+        "application": publication.application,
+        "version": publication.version,
+        "digest": publication.bundle.sha256,
+        "environment": publication.environment,
+        "outcome": publication.outcome.value,
+    }
+    for name, value in values.items():
+        reporter.output(name, value)
+    rows = [
+        (f"{target.name}/{group.group}", _pointer_words(target, group))
+        for target in publication.targets
+        for group in target.groups
+    ]
+    reporter.summary(f"To {publication.environment}", [*values.items(), *rows])
+
+
+def _show(args: argparse.Namespace, publication: Publication) -> None:
+    output.show(args, _body(publication), lambda _, style: lines(publication, style))
+    sys.stdout.flush()
     style = text.Style(colour=text.has_terminal(sys.stderr))
     for target in publication.targets:
         if target.failure is not None:
@@ -103,7 +157,6 @@ def show(args: argparse.Namespace, publication: Publication) -> int:
     if publication.outcome is not Outcome.DONE:
         print(f"agentctl: {text.clean(_sentence(publication))}", file=sys.stderr)
         print(f"  next:  {_next(publication)}", file=sys.stderr)
-    return _BY_OUTCOME[publication.outcome]
 
 
 # for people

@@ -41,13 +41,11 @@ def run(args: argparse.Namespace) -> int:
             " --application and --version",
         )
     environment = environments.choose(environments.load_environments(args.environments), args.to)
-    telling = teller.choose(as_json=args.json)
-    try:
-        work = _put_back if args.bundle is None else _push
-        publication = work(args, environment, telling)
-    finally:
-        telling.close()
-    return publishing.show(args, publication)
+    work = _put_back if args.bundle is None else _push
+    what = args.bundle or f"{args.application} {args.version}"
+    return publishing.run(
+        args, f"agentctl push {what} to {environment.name}", lambda t: work(args, environment, t)
+    )
 
 
 def _push(args: argparse.Namespace, environment: Environment, telling: teller.Lines) -> Publication:

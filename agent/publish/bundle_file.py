@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+from agent.archive import examine
 from agent.formats import manifest
 from agent.model.appspec import Severity
 from agent.model.errors import AgentError, Code, from_os_error
@@ -24,6 +25,7 @@ def describe(bundle: Path, *, version: str = "", application: str = "") -> Manif
         raise _unusable(bundle, "there is no such file", "Build it, by: agentctl bundle FOLDER")
     if not zipfile.is_zipfile(bundle):
         raise _unusable(bundle, "it is no zip", "Build it, by: agentctl bundle FOLDER")
+    examine.examine(bundle)
     _refuse_problems(bundle)
     inner = lint.read_manifest(bundle)
     described = Manifest(
