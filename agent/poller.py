@@ -61,6 +61,7 @@ class Poller:
         self._queue = queue
         self._failures = 0
         self._retry_after = 0.0
+        self._is_problem_said = False
         self._said: dict[str, float] = {}
         self._settled: tuple[list[Revision], int] | None = None
 
@@ -89,7 +90,7 @@ class Poller:
 
     async def poll_once(self) -> str:
         """Ask the source once and act on it; one sentence that says what was decided and why."""
-        problem_before, self.asking_since = self.problem, time.monotonic()
+        self.asking_since = time.monotonic()
         try:
             desired = await self.source.desired()
             changes = self._queue.changes
@@ -106,7 +107,7 @@ class Poller:
                 self._failures, self._retry_after = self._failures + 1, error.retry_after
             else:
                 self._failures, self._retry_after = 0, 0.0
-            self.problem = f"{error.message}. {error.remedy}"
+            self.problem = f"{error.message}. {error.remedy}".removesuffix(". ")
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:
             self._failures += 1
@@ -115,7 +116,8 @@ class Poller:
             self.decision = f"{self.source}: {self.problem}"
         finally:
             self.asking_since = None
-        if problem_before and not self.problem:
+        if self._is_problem_said and not self.problem:
+            self._is_problem_said = False
             logger.info("%s answers again", self.source, extra=_kind(Message.SOURCE_RECOVERED))
         self._say(self.decision)
         return self.decision
@@ -153,13 +155,19 @@ class Poller:
         return f"{name} is desired: {deployment.id}"
 
     def _say(self, sentence: str) -> None:
-        """Log a sentence when it is new, and once an hour while it stays."""
+        """Log a sentence when it is new, and once an hour while it stays.
+
+        A store that was away once is no news: it is asked again.
+        """
+        if self._failures == 1:
+            return
         now = time.monotonic()
         last = self._said.get(sentence)
         if last is not None and now - last <= _SAY_AGAIN_SECONDS:
             return
         self._said = {sentence: now}
         if self.problem:
+            self._is_problem_said = True
             logger.warning("%s: %s", self.source, self.problem, extra=_kind(Message.SOURCE_PROBLEM))
         else:
             logger.info("%s", sentence)

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from agent.formats import findings, wording
 from agent.formats.findings import Findings
-from agent.formats.yamldoc import Path
 from agent.model.settings import SourceType
 
 _EVERY = {"type", "application", "deployment_group", "poll_interval"}

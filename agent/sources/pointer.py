@@ -13,7 +13,7 @@ from agent.formats import manifest
 from agent.model.deployment import Deployment, Revision
 from agent.model.errors import AgentError, Code, NotFound, from_os_error
 from agent.model.settings import SourceSettings, SourceType
-from agent.model.transfer import S3Place
+from agent.model.transfer import Patience, S3Place
 from agent.sources.gate import Admitted, Gate, Offer
 from agent.sources.groups import HostGroup
 from agent.system import stores
@@ -23,6 +23,8 @@ from agent.system.stores import Store
 logger = logging.getLogger(__name__)
 
 _POINTER = "release.json"
+# a pointer that cannot be read is asked for again by the poller, which spreads many agents
+_PATIENCE = Patience(reads=1)
 _SIGNATURE_BYTES = 64 * 2**10
 _LONGEST_PAUSE_SECONDS = 120.0
 
@@ -59,7 +61,6 @@ class PointerSource:
                 pointer, etag=self._etag, limit_bytes=manifest.POINTER_MAX_BYTES
             )
             if answer.body is not None or self._offer is None:
-                self._etag = ""  # until what it says is accepted
                 self._offer = await self._read_offer(store, pointer, group, answer.body or b"")
             # also what was accepted before: it may have expired, or its key was taken away
             admitted = await asyncio.to_thread(self._gate.admit, self._offer)
@@ -70,6 +71,7 @@ class PointerSource:
                 remedy="Publish it (agentctl push), or correct sources: in agent.yaml",
             ) from error
         except AgentError as error:
+            self._etag = ""  # read anew, its signature too
             if error.code is Code.SOURCE_DENIED:
                 await self.close()  # the next question reads token and credentials anew
             raise
@@ -155,12 +157,12 @@ def _open_store(settings: SourceSettings) -> Store:
             profile=settings.profile,
             role_arn=settings.role_arn,
         )
-        return stores.open_s3(place, warn=logger.warning)
+        return stores.open_s3(place, patience=_PATIENCE, warn=logger.warning)
     token = _read_token(settings.token_file) if settings.token_file else ""
     if is_release_url(settings.url):
-        return stores.open_http(settings.url, token=token)
+        return stores.open_http(settings.url, token=token, patience=_PATIENCE)
     parts = urlsplit(settings.url)
-    return stores.open_http(f"{parts.scheme}://{parts.netloc}", token=token)
+    return stores.open_http(f"{parts.scheme}://{parts.netloc}", token=token, patience=_PATIENCE)
 
 
 def _read_token(path: str) -> str:

@@ -93,6 +93,8 @@ async def test_problem_of_a_source_is_told_once_and_its_end(
         await wait_until_async(lambda: poller.decision == sentence)
 
     await wait_for("source of the test: cannot ask")
+    # one question without an answer is no news, the next one is
+    await wait_until_async(lambda: len(caplog.records) == 1)
     source.is_away = False
     await wait_for("source of the test: nothing desired")
     assert [each.message for each in caplog.records] == [

@@ -150,6 +150,7 @@ def test_unsigned_is_refused_once_there_is_a_key(published: Published) -> None:
     published.host.start()
     published.wait_for_version("1")
     published.trust()
+    published.wait_for_problem("not signed")
     published.publish("2", serial=2)
     published.wait_for_problem("not signed")
     published.publish("3", serial=3, sign=True)

@@ -16,6 +16,7 @@ ALLOWED = {
     ("agent/daemon.py", "task"): "asyncio's",
     ("agent/doctor/applications.py", "util"): "a Debian package's name",
     ("agent/files/permissions.py", "util"): "a Debian package's name",
+    ("agent/formats/settings.py", "instance"): "EC2's",
     ("agent/formats/schema.py", "instance"): "jsonschema's",
     ("agent/formats/traps.py", "node"): "a program's name",
     ("agent/formats/yaml_errors.py", "node"): "PyYAML's",

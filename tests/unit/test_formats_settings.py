@@ -151,7 +151,8 @@ hooks: {leftover: yes}
 EXPECTED = """\
 agent.yaml:1:1: error: stats: unknown key (did you mean starts?)
 agent.yaml:2:16: error: poll_interval: must be a duration such as 30s, 5m or 1h, is 'often'
-agent.yaml:4:12: error: type: must be directory, http or s3, is 'directori' (did you mean directory?)
+agent.yaml:4:12: error: type: must be directory, http or s3, is 'directori' (did you mean\
+ directory?)
 agent.yaml:4:29: error: path: must be an absolute path, is 'srv'
 agent.yaml:5:5: error: sources, entry 2: has no path, which a source of type directory needs
 agent.yaml:6:12: error: fetsch: unknown step (did you mean fetch?)
