@@ -124,6 +124,8 @@ def _read(connection: socket.socket) -> Request | None:
     head, _, body = head.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if headers.get("expect") == "100-continue":
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     while len(body) < int(headers.get("content-length", "0")):
         received = connection.recv(65536)
         if not received:

@@ -116,7 +116,7 @@ class Web:
         # aiohttp before 3.9 counts sock_read from the beginning of what is sent
         sock_read = None if sends_file else patience.stall
         timeout = aiohttp.ClientTimeout(total=None, connect=patience.connect, sock_read=sock_read)
-        guard = asyncio.timeout(None)
+        guard = asyncio.timeout(patience.stall if sends_file else None)
         headers = dict(call.headers)
         if call.url.startswith("http:"):
             headers |= proxy_headers  # there is no CONNECT to bear them
@@ -137,6 +137,7 @@ class Web:
                     timeout=timeout,
                     proxy=proxy,
                     proxy_headers=proxy_headers,
+                    expect100=sends_file,  # a refusal costs no upload, and is not lost in it
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _broken(call.doing, error, patience) from error

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import botocore
 import pytest
 
 from agent.model.errors import AgentError, Code
@@ -144,6 +145,9 @@ STS = """<{action}Response><{action}Result><Credentials><AccessKeyId>ASIA{action
 @pytest.fixture
 def sts(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     """AWS's security token service, as far as it gives out a role's credentials."""
+    version = tuple(int(part) for part in botocore.__version__.split(".")[:2])
+    if version < (1, 31):
+        pytest.skip("this botocore asks for roles at AWS only: 1.31 knows AWS_ENDPOINT_URL_STS")
 
     def answering(request: Request) -> bytes:
         asked = parse_qs(request.body.decode())
@@ -151,7 +155,7 @@ def sts(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
         return answer(200, STS.format(action=asked["Action"][0], expires=expires).encode())
 
     with web_server(answering) as sts:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)  # botocore 1.31
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
         yield sts
 
 

@@ -6,6 +6,7 @@ The answers are shaped as AWS documents them; a real server gives few of them on
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -331,6 +332,13 @@ def test_places_that_are_none(place: S3Place, words: str) -> None:
     with pytest.raises(AgentError, match=words) as caught:
         stores.open_s3(place)
     assert caught.value.code is Code.CONFIG_INVALID
+
+
+def test_without_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(AgentError, match="S3 needs botocore, which is not installed") as caught:
+        stores.open_s3(S3Place("s3://acme/deploy"))
+    assert caught.value.remedy == "apt-get install python3-botocore"
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a//b", "../a", "a/./b", "a/"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -220,6 +221,11 @@ async def test_denied(
     assert (await fetch(reader, "b", state_dir / "b")).size == 6
     with pytest.raises(AgentError, match="s3:PutObject is missing"):
         await reader.write("b", b"")
+    large = bytes(8 * 2**20)
+    await asyncio.to_thread((state_dir / "large").write_bytes, large)
+    digest = hashlib.sha256(large).hexdigest()
+    with pytest.raises(AgentError, match="s3:PutObject is missing"):
+        await reader.upload("l", state_dir / "large", sha256=digest, progress=lambda *_: None)
     await reader.close()
 
 
