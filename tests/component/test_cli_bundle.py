@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.component import cli_server
-from tests.component.test_bundle import APPSPEC, make_folder
+from tests.packing import APPSPEC, make_folder
 
 TEAMCITY = {"TEAMCITY_VERSION": "2024.07"}
 

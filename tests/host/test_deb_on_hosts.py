@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,21 @@ def _paths(host: Host) -> set[str]:
 
 def _users(host: Host) -> str:
     return host.output("cat", "/etc/passwd", "/etc/group")
+
+
+def test_bundles_are_made_and_deployed(deb_host: DebHost) -> None:
+    """With the libraries of this Debian, by a plain user."""
+    with zipfile.ZipFile(io.BytesIO(Web("1").zipped())) as archive:
+        archive.extractall(deb_host.host.path("/srv/web"))
+    deb_host.host.run("chmod", "-R", "a+rx", "/srv/web")
+    deb_host.host.run("useradd", "builder")
+    deb_host.host.write("/srv/web/.deployignore", "*.log\n")
+    deb_host.host.write("/srv/web/x.log", "x")
+    done = deb_host.agentctl(
+        "bundle", "/srv/web", "--version", "1", "--output", "/tmp/web-1.zip", "--json",
+        user="builder",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["left_out"] == [".deployignore", "x.log"]
+    assert deb_host.agentctl("deploy", "/tmp/web-1.zip").returncode == 0
+    assert deb_host.serving() == "1"
