@@ -49,6 +49,17 @@ READER = Identity("reader", "AKIAREADER", "reader-secret", ("Read", "List"))
 NOBODY = Identity("nobody", "AKIANOBODY", "nobody-secret", ("Read:elsewhere",))
 
 
+def _account(name: str, *buckets: str) -> Identity:
+    """Who has all rights in these buckets, and none elsewhere."""
+    actions = tuple(f"{what}:{bucket}" for bucket in buckets for what in ("Read", "Write", "List"))
+    return Identity(name, f"AKIA{name.upper()}", f"{name}-secret", actions)
+
+
+ACME = _account("acme", "acme-test", "acme-eu", "acme-us", "acme-ap")
+PARTNER = _account("partner", "partner-eu", "partner-us", "partner-ap")
+_ALL = (ADMIN, READER, NOBODY, ACME, PARTNER)
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
     """A running one. endpoint: http://127.0.0.1:<port>."""
@@ -114,9 +125,7 @@ def environment_of(identity: Identity) -> dict[str, str]:
     }
 
 
-def start_object_store(
-    folder: Path, identities: tuple[Identity, ...] = (ADMIN, READER, NOBODY)
-) -> ObjectStore:
+def start_object_store(folder: Path, identities: tuple[Identity, ...] = _ALL) -> ObjectStore:
     """Start it with everything below `folder`, and wait until it takes requests.
 
     End it with stop_object_store: it would live on.

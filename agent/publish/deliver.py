@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.formats import manifest
+from agent.formats import admission, manifest
 from agent.model.environments import Environment
 from agent.model.errors import AgentError, Code, Conflict
 from agent.model.manifest import Manifest
@@ -191,7 +191,9 @@ class _Run:
         """The new pointers. Their serial is above all that were seen, also where clocks differ."""
         now = int(time.time())
         seen = [p.serial for each in self._standing.values() for p in each.pointers.values()]
-        serial = max(now, *(number + 1 for number in seen)) if seen else now
+        # no host took one from far ahead: its wrong clock, or whoever wrote it, is not followed
+        taken = [each for each in seen if each <= now + admission.SERIAL_AHEAD_SECONDS]
+        serial = max([now, *(each + 1 for each in taken)])
         lasting = self._order.environment.expires_seconds
         for place, standing in self._standing.items():
             for group in self._results[place].groups:

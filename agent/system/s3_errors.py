@@ -180,11 +180,11 @@ def _about_object(fault: Fault, asked: Asked) -> AgentError:
                 code=Code.NOT_FOUND,
                 remedy="Check the prefix, application and deployment_group, and push to it",
             )
-        case "PreconditionFailed" | "ConditionalRequestConflict":
+        case "ConditionalRequestConflict":
             return Conflict(
-                f"cannot {asked.doing}: somebody else changed it meanwhile",
+                f"cannot {asked.doing}: somebody else writes it at this moment",
                 code=Code.CONFLICT,
-                remedy="Look at what is there now, then run it again",
+                remedy="Look at what is there then, and run this again",
             )
         case "InvalidObjectState":
             cause, remedy = (

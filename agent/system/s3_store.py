@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.model.transfer import Answer, Fetched, ObjectInfo, Patience, S3Place
 from agent.system import s3_errors, s3_upload
 from agent.system.attempts import briefly, try_again
@@ -113,6 +113,12 @@ class S3Store:
 
         async def attempt() -> ObjectInfo:
             async with await self._requests.open(request) as stream:
+                if stream.status == 412:
+                    raise Conflict(
+                        f"cannot {request.doing}: somebody else changed it meanwhile",
+                        code=Code.CONFLICT,
+                        remedy="Look at what is there now, then run this again",
+                    )
                 return _info_of(key, stream.headers, len(body))
 
         return await try_again(self._patience, attempt)

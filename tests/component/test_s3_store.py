@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.system import s3_upload, stores
 from agent.system.stores import WritableStore
 from tests import objectstore
@@ -58,6 +58,16 @@ async def test_a_pointer_is_written_and_polled(bucket: Bucket, store: WritableSt
     found = bucket.store.client().head_object(Bucket=bucket.name, Key=name)
     assert found["ContentType"] == "application/json"
     assert found["Metadata"]["sha256"] == hashlib.sha256(b"two").hexdigest()
+
+
+async def test_only_what_was_seen_is_replaced(store: WritableStore) -> None:
+    first = await store.write("pointer", b"one", replaces="")
+    second = await store.write("pointer", b"two", replaces=first.etag)
+    for seen in ("", first.etag):
+        with pytest.raises(Conflict, match="somebody else changed it meanwhile"):
+            await store.write("pointer", b"three", replaces=seen)
+    answer = await store.read("pointer")
+    assert (answer.body, answer.etag) == (b"two", second.etag)
 
 
 async def test_a_bundle_goes_up_and_down(
@@ -109,8 +119,9 @@ async def test_nothing_there(store: WritableStore, bucket: Bucket) -> None:
 
 async def test_no_such_bucket(bucket: Bucket) -> None:
     store = stores.open_s3(bucket.store.place("not-there-at-all"), patience=PATIENT)
-    with pytest.raises(NotFound, match="there is no bucket not-there-at-all"):
+    with pytest.raises(AgentError, match="there is no bucket not-there-at-all") as caught:
         await store.read("x")
+    assert not isinstance(caught.value, NotFound)  # it is no object that was never written
     await store.close()
 
 

@@ -1,0 +1,383 @@
+"""agentctl push and promote against a real object store: two accounts, three regions."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.formats import admission
+from agent.publish import layout
+from agent.system.secret_key import SecretKey
+from tests import gate, publishing
+from tests.objectstore import ObjectStore
+from tests.publishing import APPLICATION, PRODUCTION, Team
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def team(object_store: ObjectStore, tmp_path: Path) -> Team:
+    publishing.ensure_buckets(object_store)
+    return publishing.make_team(object_store, tmp_path, tmp_path.name)
+
+
+def closed_port() -> str:
+    """Where nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+def promote(team: Team, *more: str) -> subprocess.CompletedProcess[str]:
+    return team.agentctl("promote", APPLICATION, "--from", "test", "--to", "production", *more)
+
+
+def versions(team: Team) -> list[str]:
+    """What the hosts of production desire, by bucket."""
+    return [team.desired(bucket, environment="production").version for bucket in PRODUCTION]
+
+
+def test_two_accounts_and_three_regions_in_one_command(team: Team) -> None:
+    bundle = team.bundle("1.214")
+    pushed = team.ok("push", str(bundle), "--to", "test")
+    assert [each["bundle"] for each in pushed["targets"]] == ["uploaded"]
+    promoted = team.ok("promote", APPLICATION, "--from", "test", "--to", "production")
+    assert promoted["outcome"] == "done"
+    assert [each["name"] for each in promoted["targets"]] == list(PRODUCTION)
+    for bucket in PRODUCTION:
+        found = team.desired(bucket, environment="production")
+        admission.admit(
+            found, application=APPLICATION, group="default", now=time.time(), highest_serial=0,
+            os_id="debian-12", arch="amd64", signed=True,
+        )  # fmt: skip
+        assert found.bundle
+        assert team.read(bucket, layout.bundle_key(APPLICATION, found.bundle.sha256)) == (
+            bundle.read_bytes()
+        )
+        assert found.bundle.url == f"../bundles/{found.bundle.sha256}.zip"
+
+
+def test_again_is_no_work(team: Team) -> None:
+    bundle = str(team.bundle("1.214"))
+    team.ok("push", bundle, "--to", "test")
+    before = team.objects()
+    again = team.ok("push", bundle, "--to", "test")
+    assert again["outcome"] == "done"
+    assert again["targets"][0]["bundle"] == "there"
+    assert again["targets"][0]["groups"][0]["pointer"] == "right"
+    assert team.objects() == before
+
+
+def test_dry_run_only_reads(team: Team) -> None:
+    bundle = str(team.bundle("1.214"))
+    would = team.ok("push", bundle, "--to", "test", "--dry-run")
+    assert would["targets"][0]["bundle"] == "would_upload"
+    assert would["targets"][0]["groups"][0]["pointer"] == "would_flip"
+    assert team.objects() == {}
+    team.ok("push", bundle, "--to", "test")
+    before = team.objects()
+    assert promote(team, "--dry-run").returncode == 0
+    assert team.objects() == before
+
+
+def test_with_one_target_down_nothing_is_flipped_unless_in_part(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    assert promote(team).returncode == 0
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.target("production", "partner-us")["endpoint"] = closed_port()
+    team.write()
+
+    done = promote(team)
+    assert done.returncode == 1
+    assert "partner-us/" in done.stderr
+    assert "connection refused" in done.stderr
+    assert "where: production/partner-us" in done.stderr
+    assert "no pointer was flipped (partner-us failed)" in done.stderr
+    assert versions(team) == ["1.213"] * 6
+    bundles = [name for name in team.objects() if "/bundles/" in name]
+    assert len(bundles) == 2 + 6 + 5  # the others were uploaded all the same
+
+    done = promote(team, "--partial")
+    assert done.returncode == 11
+    assert "1 of 6 pointers do not follow it (partner-us failed)" in done.stderr
+    assert sorted(versions(team)) == ["1.213", *["1.214"] * 5]
+
+    team.target("production", "partner-us")["endpoint"] = team.store.endpoint
+    team.write()
+    resumed = team.ok("promote", APPLICATION, "--from", "test", "--to", "production")
+    done_now = {each["name"]: each["groups"][0]["pointer"] for each in resumed["targets"]}
+    assert done_now == dict.fromkeys(PRODUCTION, "right") | {"partner-us": "flipped"}
+    assert versions(team) == ["1.214"] * 6
+
+
+def test_foreign_rights_are_named_with_their_target(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.target("production", "partner-ap")["profile"] = "acme"
+    team.write()
+    before = team.objects()
+    done = promote(team)
+    assert done.returncode == 1
+    assert "[source-denied]" in done.stderr
+    assert "where: production/partner-ap" in done.stderr
+    assert not any("release.json" in name for name in team.objects().keys() - before.keys())
+
+
+def test_a_missing_bucket_is_not_taken_for_an_empty_one(team: Team) -> None:
+    team.target("test", "acme-test")["url"] = "s3://acme-tset/x"
+    team.write()
+    done = team.agentctl("push", str(team.bundle("1.214")), "--to", "test", "--dry-run")
+    assert done.returncode == 1
+    assert "acme-tset" in done.stderr
+
+
+def test_what_another_key_signed_is_not_promoted(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    (team.folder / "test.key").write_bytes(SecretKey.generate().dump())
+    before = team.objects()
+    done = promote(team)
+    assert done.returncode == 1
+    assert "[manifest-refused]" in done.stderr
+    assert "it is signed with the key" in done.stderr
+    assert team.objects() == before
+
+
+def test_what_nobody_signed_is_not_promoted_nor_put_back(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    evil = json.loads(team.read("acme-test", layout.index_key(APPLICATION, "1.213")))
+    evil["bundle"]["sha256"] = "ab" * 32
+    text = json.dumps(evil).encode()
+    team.put("acme-test", layout.index_key(APPLICATION, "1.213"), text)
+    back = ("push", "--application", APPLICATION, "--version", "1.213", "--to", "test")
+    for done in (promote(team, "--version", "1.213"), team.agentctl(*back)):
+        assert done.returncode == 1
+        assert "it is not signed [manifest-refused]" in done.stderr
+    team.put("acme-test", layout.pointer_key(APPLICATION, "default"), text)
+    done = promote(team)
+    assert done.returncode == 1
+    assert "it is not signed [manifest-refused]" in done.stderr
+
+
+def test_an_old_signed_manifest_is_not_taken_for_another_version(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    old = team.read("acme-test", layout.index_key(APPLICATION, "1.213"))
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.put("acme-test", layout.index_key(APPLICATION, "1.214"), old)
+    done = promote(team, "--version", "1.214")
+    assert done.returncode == 1
+    assert "it is of 1.213 [manifest-refused]" in done.stderr
+
+
+def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team) -> None:
+    bundle = team.bundle("1.214")
+    digest = team.ok("push", str(bundle), "--to", "test")["sha256"]
+    changed = bytearray(bundle.read_bytes())
+    changed[40] ^= 1
+    team.put("acme-test", layout.bundle_key(APPLICATION, digest), bytes(changed))
+    before = team.objects()
+    done = promote(team)
+    assert done.returncode == 1
+    assert "it is not what was published [bundle-damaged]" in done.stderr
+    assert team.objects() == before
+
+
+def test_a_version_never_changes(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    before = team.objects()
+    done = team.agentctl("push", str(team.bundle("1.214", **{"app/new": "x"})), "--to", "test")
+    assert done.returncode == 1
+    assert "another bundle with this version is there [conflict]" in done.stderr
+    assert team.objects() == before
+
+
+def test_production_takes_only_what_was_in_test(team: Team) -> None:
+    done = team.agentctl("push", str(team.bundle("1.214")), "--to", "production")
+    assert done.returncode == 1
+    assert f"agentctl promote {APPLICATION} --from test --to production" in done.stderr
+    assert team.objects() == {}
+
+
+def test_flip_back_is_a_new_manifest_of_the_old_bundle(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    first = team.desired("acme-test", environment="test")
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    second = team.desired("acme-test", environment="test")
+    team.ok("push", "--application", APPLICATION, "--version", "1.213", "--to", "test")
+    third = team.desired("acme-test", environment="test")
+    assert (third.version, third.bundle) == (first.version, first.bundle)
+    assert first.serial < second.serial < third.serial
+
+
+@pytest.mark.parametrize(("ahead_seconds", "is_followed"), [(3600, True), (10**6, False)])
+def test_serial_grows_also_where_a_clock_is_wrong(
+    team: Team, ahead_seconds: int, is_followed: bool
+) -> None:
+    """Hosts take no serial from more than a day ahead, so that one need not be topped."""
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    key = layout.pointer_key(APPLICATION, "default")
+    ahead = json.loads(team.read("acme-test", key))
+    ahead["serial"] += ahead_seconds
+    team.put("acme-test", key, json.dumps(ahead).encode())
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    serial = team.desired("acme-test", environment="test").serial
+    assert serial == ahead["serial"] + 1 if is_followed else serial < time.time() + 1
+
+
+def test_a_manifest_is_renewed_once_half_of_its_time_is_over(team: Team) -> None:
+    bundle = str(team.bundle("1.214"))
+    team.ok("push", bundle, "--to", "test")
+    first = team.desired("acme-test", environment="test")
+    team.environments["test"]["expires"] = "59d"
+    team.write()
+    assert team.ok("push", bundle, "--to", "test")["targets"][0]["groups"][0]["pointer"] == "right"
+    team.environments["test"]["expires"] = "61d"
+    team.write()
+    team.ok("push", bundle, "--to", "test")
+    second = team.desired("acme-test", environment="test")
+    assert second.serial > first.serial
+    assert second.expires - first.expires == pytest.approx(31 * 86400, abs=60)
+
+
+def test_a_target_that_is_new_is_filled_from_the_others(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    assert promote(team).returncode == 0
+    targets = team.environments["production"]["targets"]
+    new = {**targets[0], "name": "new", "url": f"s3://acme-test/{team.prefix}/new"}
+    targets.append(new | {"deployment_groups": ["default", "canary"]})
+    team.write()
+    done = team.ok("push", "--application", APPLICATION, "--version", "1.214", "--to", "production")
+    assert done["targets"][-1]["bundle"] == "uploaded"
+    assert [each["pointer"] for each in done["targets"][-1]["groups"]] == ["flipped", "flipped"]
+    assert {each["groups"][0]["pointer"] for each in done["targets"][:-1]} == {"right"}
+
+
+def test_unsigned_where_no_key_is_named(team: Team) -> None:
+    del team.environments["test"]["key"], team.environments["test"]["expires"]
+    del team.keys["test"]
+    team.write()
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    found = team.desired("acme-test", environment="test")
+    assert found.serial
+    assert found.expires == 0
+    assert not any(name.endswith(".minisig") for name in team.objects())
+    assert promote(team).returncode == 0  # production has a key, and signs
+    assert versions(team) == ["1.214"] * 6
+
+
+# in the middle
+
+
+def start(team: Team, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        team.argv(*args), cwd=team.folder, env=team.environ(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
+
+
+@pytest.mark.parametrize(
+    ("held_key", "flipped"), [("bundles/", False), ("default/release.json", True)],
+    ids=["uploading", "flipping"],
+)  # fmt: skip
+def test_killed_in_the_middle_and_run_again(team: Team, held_key: str, flipped: bool) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    assert promote(team).returncode == 0
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    pattern = f"PUT /acme-us/{team.prefix}/{APPLICATION}/{held_key}".encode()
+    with gate.gate(team.store.endpoint, pattern) as held:
+        team.target("production", "acme-us")["endpoint"] = held.endpoint
+        team.write()
+        with start(team, *PROMOTE) as running:
+            assert held.has_held.wait(30)
+            running.kill()
+            running.communicate(timeout=10)
+    seen = versions(team)  # each of them is one or the other, and signed
+    assert set(seen) <= {"1.213", "1.214"}
+    assert seen[:2] == ["1.214" if flipped else "1.213", "1.213"]
+
+    team.target("production", "acme-us")["endpoint"] = team.store.endpoint
+    team.write()
+    assert promote(team).returncode == 0
+    assert versions(team) == ["1.214"] * 6
+
+
+def test_who_comes_second_changes_nothing(team: Team) -> None:
+    """The first publisher is held just before its first pointer; a second one overtakes it."""
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    for version in ("1.214", "1.215"):
+        team.bundle(version)
+    assert promote(team).returncode == 0
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    pattern = f"PUT /acme-eu/{team.prefix}/go-service/default/release.json HTTP".encode()
+    with gate.gate(team.store.endpoint, pattern) as held:
+        team.target("production", "acme-eu")["endpoint"] = held.endpoint
+        team.write()
+        with start(team, *PROMOTE) as slow:
+            assert held.has_held.wait(60)
+            team.target("production", "acme-eu")["endpoint"] = team.store.endpoint
+            team.write()
+            team.ok("push", str(team.bundle("1.215")), "--to", "test")
+            assert promote(team).returncode == 0
+            held.release()
+            said, _ = slow.communicate(timeout=60)
+    assert slow.returncode == 1, said
+    assert "somebody else changed it meanwhile, it is 1.215" in said
+    assert versions(team) == ["1.215"] * 6
+
+
+# what is where
+
+
+def test_releases_and_diff(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    assert promote(team).returncode == 0
+    team.ok("push", str(team.bundle("1.214", **{"app/new": "12345"})), "--to", "test")
+
+    shown = team.ok("releases", APPLICATION)
+    assert {(each["environment"], each["version"]) for each in shown["followed"]} == {
+        ("test", "1.214"), ("production", "1.213")
+    }  # fmt: skip
+    assert {each["version"]: sorted(each["where"]) for each in shown["versions"]} == {
+        "1.213": ["production", "test"], "1.214": ["test"]
+    }  # fmt: skip
+    lines = team.agentctl("releases", APPLICATION).stdout.splitlines()
+    cells = {line.split()[0]: line.split()[-2:] for line in lines if line.startswith("1.")}
+    assert cells == {"1.214": ["desired", "-"], "1.213": ["there", "desired"]}
+
+    found = team.ok("diff", APPLICATION, "production")
+    assert (found["old"]["version"], found["new"]["version"]) == ("1.213", "1.214")
+    changes = {each["name"]: (each["old_size"], each["new_size"]) for each in found["files"]}
+    assert changes["app/new"] == (None, 5)
+    assert changes["app/only-in-1.213"] == (2, None)
+    assert changes["app/version"] == (6, 6)
+    assert "app/same" not in changes
+    assert team.ok("diff", APPLICATION, "test", "1.213")["new"]["version"] == "1.213"
+    assert team.ok("diff", APPLICATION, "production", "1.213")["same"]
+
+
+def test_releases_warns_of_what_expires_and_of_what_nobody_signed(team: Team) -> None:
+    team.environments["test"]["expires"] = "1h"
+    team.write()
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    assert promote(team).returncode == 0
+    team.environments["test"]["expires"] = "10h"
+    team.write()
+    text = team.read("acme-eu", layout.pointer_key(APPLICATION, "default"))
+    team.put(
+        "acme-eu", layout.pointer_key(APPLICATION, "default"), text.replace(b"1.214", b"1.200")
+    )
+    team.target("production", "partner-us")["endpoint"] = closed_port()
+    team.write()
+    done = team.agentctl("releases", APPLICATION)
+    assert done.returncode == 11
+    again = f"agentctl push --application {APPLICATION} --version 1.214 --to test"
+    assert f"1.214 expires in 60 min; renew it, by: {again}" in done.stdout
+    assert "production/acme-eu default: cannot trust s3://acme-eu/" in done.stdout
+    assert "connection refused" in done.stderr
