@@ -27,7 +27,7 @@ class SessionBehavior(StrEnum):
 class ServiceCheck:
     """One check of a registration: http (a URL), tcp ("host:port") or ttl_seconds is given.
 
-    status: until the check has run. id: "" lets Consul number it: service:<id>, then :1, :2, …
+    status: until the check has run. id: one for each check of a host; "" is service:<service>:1, …
     successes, failures: how many in a row change the status (SuccessBeforePassing,
     FailuresBeforeCritical).
     deregister_after_seconds: critical for so long and Consul forgets the service; 0 is never.

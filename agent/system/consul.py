@@ -12,6 +12,7 @@ from agent.system.consul_calls import Calls
 from agent.system.consul_keys import Keys
 
 _PATIENCE_SECONDS = 3.0
+_ANSWER_SECONDS = 10.0
 _READ_SERVICES = 'service_prefix "" { policy = "read" }'
 
 
@@ -19,14 +20,20 @@ class Consul(Keys):
     """The Consul agent of this host. Built once; nothing is loaded or asked before the first call.
 
     Every call raises TransientError (CONSUL_UNREACHABLE) where Consul is away or has no leader,
-    after it was made again for patience_seconds where that does no harm; AgentError
+    after it was made again for patience_seconds where that does no harm (each time for at most
+    answer_seconds, a blocking query for longer by its own time); AgentError
     (CONSUL_DENIED) with the missing ACL rule, or (CONSUL_REFUSED) with Consul's reason.
     """
 
     def __init__(
-        self, settings: ConsulSettings, *, patience_seconds: float = _PATIENCE_SECONDS
+        self,
+        settings: ConsulSettings,
+        *,
+        patience_seconds: float = _PATIENCE_SECONDS,
+        answer_seconds: float = _ANSWER_SECONDS,
     ) -> None:
-        super().__init__(settings, Calls(settings, patience_seconds=patience_seconds))
+        calls = Calls(settings, patience_seconds=patience_seconds, answer_seconds=answer_seconds)
+        super().__init__(settings, calls)
 
     @property
     def problem(self) -> AgentError | None:
@@ -40,15 +47,23 @@ class Consul(Keys):
     async def register(self, registration: ServiceRegistration) -> None:
         """Register a service, or change it: what it had before, checks too, is replaced.
 
-        Its maintenance stays.
+        Its maintenance stays. A check that it has already keeps its status until it runs again;
+        only one with a TTL, which nobody runs, gets the status of the registration.
         """
-        await self._put(
-            f"register the service {registration.id} in Consul",
-            "service/register",
-            rule=_write_service(registration.name),
-            query={"replace-existing-checks": "true"},
-            body=consul_answers.registration(registration),
+        doing = f"register the service {registration.id} in Consul"
+        rule = _write_service(registration.name)
+        body = consul_answers.registration(registration)
+        await self._put(doing, "service/register", rule=rule, body=body)
+        # Consul's own ?replace-existing-checks ends the maintenance, which is a check there
+        wanted = {check["CheckID"]: check for check in body["Checks"]}
+        found = consul_answers.checks_of(
+            registration.id, await self._read(doing, "checks", rule=_READ_SERVICES)
         )
+        for check in found:
+            if check.id not in wanted:
+                await self._put(doing, f"check/deregister/{check.id}", rule=rule)
+            elif "TTL" in wanted[check.id] and wanted[check.id]["Status"] != check.status:
+                await self.set_check(check.id, CheckStatus(wanted[check.id]["Status"]))
 
     async def deregister(self, service_id: str) -> None:
         """Remove a service with its checks and its maintenance; one that is not there is fine."""

@@ -30,13 +30,16 @@ def registration(wanted: ServiceRegistration) -> dict[str, Any]:
         "Port": wanted.port,
         "Tags": list(wanted.tags),
         "Meta": dict(wanted.meta),
-        "Checks": [_check(each) for each in wanted.checks],
+        "Checks": [
+            _check(each, each.id or f"service:{wanted.id}:{number}")
+            for number, each in enumerate(wanted.checks, start=1)
+        ],
     }
 
 
-def _check(wanted: ServiceCheck) -> dict[str, Any]:
+def _check(wanted: ServiceCheck, check_id: str) -> dict[str, Any]:
     given: dict[str, Any] = {
-        "CheckID": wanted.id,
+        "CheckID": check_id,
         "Name": wanted.name,
         "Status": wanted.status.value,
         "Notes": wanted.notes,
@@ -80,6 +83,12 @@ def services_here(
         )
         for name, service in services.items()
     }
+
+
+def checks_of(service_id: str, checks: Mapping[str, Any]) -> list[CheckHealth]:
+    """Of the answer of /v1/agent/checks those of one service, without its maintenance."""
+    found = [_check_health(each) for each in checks.values() if each.get("ServiceID") == service_id]
+    return [each for each in found if not each.id.startswith(_SERVICE_MAINTENANCE)]
 
 
 def service_health(entries: Iterable[Mapping[str, Any]]) -> tuple[ServiceHealth, ...]:

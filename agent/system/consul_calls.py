@@ -43,8 +43,10 @@ _FINAL_REASONS = (
 class Calls:
     """patience_seconds: for how long a call that failed for a while only is made again."""
 
-    def __init__(self, settings: ConsulSettings, *, patience_seconds: float) -> None:
-        self.transport = Transport(settings)
+    def __init__(
+        self, settings: ConsulSettings, *, patience_seconds: float, answer_seconds: float
+    ) -> None:
+        self.transport = Transport(settings, answer_seconds=answer_seconds)
         self.problem: AgentError | None = None
         self._settings = settings
         self._patience_seconds = patience_seconds

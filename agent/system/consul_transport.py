@@ -20,7 +20,6 @@ from agent.model.settings import ConsulSettings
 from agent.system.consul_secrets import SecretFiles, Secrets
 
 CONNECT_SECONDS = 3.0
-ANSWER_SECONDS = 10.0
 MAX_BYTES = 64 * 2**20
 _CHUNK_BYTES = 64 * 1024
 _CONNECTIONS = 100  # Consul's own limit for a client is 200 (limits.http_max_conns_per_client)
@@ -57,7 +56,8 @@ class Transport:
     A kept connection would fail once after each restart of the Consul agent.
     """
 
-    def __init__(self, settings: ConsulSettings) -> None:
+    def __init__(self, settings: ConsulSettings, *, answer_seconds: float) -> None:
+        self._answer_seconds = answer_seconds
         is_socket = settings.address.startswith("unix://")
         self._socket_path = settings.address.removeprefix("unix://") if is_socket else ""
         self._base = "http://consul" if is_socket else settings.address.rstrip("/")
@@ -129,7 +129,7 @@ class Transport:
         secrets: Secrets,
     ) -> Answer:
         url = self._base + quote(path, safe="/:") + (f"?{urlencode(pairs)}" if pairs else "")
-        within = ANSWER_SECONDS + _wait_seconds(pairs) * 17 / 16
+        within = self._answer_seconds + _wait_seconds(pairs) * 17 / 16
         tls: dict[str, Any] = {} if secrets.context is None else {"ssl": secrets.context}
         try:
             async with self._open_session().request(
