@@ -92,7 +92,8 @@ class ConsulAgent:
             "ports": ports | extra.pop("ports", {}),
             **extra,
         }
-        (self.services_dir / "agent.json").write_text(json.dumps(config))
+        self._config = config
+        self.change()
 
     @property
     def url(self) -> str:
@@ -101,6 +102,11 @@ class ConsulAgent:
     def settings(self, **changed: str) -> ConsulSettings:
         """What the agent under test is configured with."""
         return ConsulSettings(**{"address": self.url, **changed})
+
+    def change(self, **extra: Any) -> None:
+        """More of its configuration, read when it starts."""
+        self._config |= extra
+        (self.services_dir / "agent.json").write_text(json.dumps(self._config))
 
     def start(self) -> None:
         """Begin; wait_for_leader waits until it is of use."""

@@ -54,6 +54,8 @@ class PrefixWatch:
             try:
                 snapshot = await self._read(self._index, WAIT_SECONDS)
             except AgentError as error:
+                # a Consul that came back empty would keep a question with its old index for long
+                self._index = 0
                 await self._rest(error)
                 continue
             self._recovered()
