@@ -142,9 +142,13 @@ class Calls:
         address = self._settings.address
         if isinstance(error, NoAnswer):
             return TransientError(
-                f"cannot {doing}: {error} from {address}",
+                f"cannot {doing} at {address}: {error}",
                 code=Code.CONSUL_UNREACHABLE,
-                remedy="See whether the Consul agent runs: systemctl status consul",
+                remedy=(
+                    "Correct consul.ca_file, cert_file and key_file in agent.yaml"
+                    if error.is_of_tls
+                    else "See whether the Consul agent runs: systemctl status consul"
+                ),
             )
         if not isinstance(error, Refusal):
             return AgentError(

@@ -7,6 +7,7 @@ up to wait/16 late, so a client that waits less sees a timeout where there is no
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -47,7 +48,11 @@ class Refusal(Exception):
 
 
 class NoAnswer(Exception):
-    """Consul did not answer, and why."""
+    """Consul did not answer, and why. is_of_tls: it, or we, did not like a certificate."""
+
+    def __init__(self, cause: str, *, is_of_tls: bool = False) -> None:
+        super().__init__(cause)
+        self.is_of_tls = is_of_tls
 
 
 class Transport:
@@ -152,7 +157,7 @@ class Transport:
         except TimeoutError as error:
             raise NoAnswer(f"no answer within {within:.3g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NoAnswer(_cause(error)) from error
+            raise _no_answer(error) from error
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -206,25 +211,32 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refusal:
     return Refusal(response.status, reason[:300], float(after) if after.isdecimal() else 0.0)
 
 
-def _cause(error: Exception) -> str:
+def _no_answer(error: Exception) -> NoAnswer:
     """Why there was no answer, in plain words."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             inner = error.certificate_error
-            return f"its certificate is not accepted: {getattr(inner, 'verify_message', inner)}"
-        case aiohttp.ClientConnectorError():
-            return _os_cause(error.os_error)
+            cause = getattr(inner, "verify_message", "") or str(inner)
+            return NoAnswer(f"its certificate is not accepted: {cause}", is_of_tls=True)
         case aiohttp.ServerDisconnectedError():
-            return "the connection was closed without an answer"
+            return NoAnswer("the connection was closed without an answer")
         case aiohttp.ClientPayloadError():
-            return "the answer was cut off"
-        case OSError():
-            return _os_cause(error)
+            return NoAnswer("the answer was cut off")
         case _:
-            return f"the connection failed ({type(error).__name__})"
+            return _failed_connection(error)
 
 
-def _os_cause(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
-    return (error.strerror or str(error)).lower()
+def _failed_connection(error: Exception) -> NoAnswer:
+    failed = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    tls = next(
+        (each for each in (failed, failed.__cause__) if isinstance(each, ssl.SSLError)), None
+    )
+    if tls is not None:
+        reason = (tls.reason or str(tls)).replace("_", " ").lower()
+        return NoAnswer(f"TLS failed: {reason}", is_of_tls=True)
+    if isinstance(failed, OSError):
+        number = failed.errno or 0
+        # asyncio puts the address into strerror; the errors of a name have a number below 0
+        words = os.strerror(number) if number > 0 else failed.strerror or str(failed)
+        return NoAnswer(words.lower())
+    return NoAnswer(f"the connection failed ({type(error).__name__})")

@@ -48,11 +48,22 @@ async def test_nothing_listens() -> None:
     error = await away(consul.register(WEB))
     assert 0.1 < time.monotonic() - began < 2
     assert error.message == (
-        "cannot register the service web in Consul: connect call failed"
-        f" ('127.0.0.1', {port}) from http://127.0.0.1:{port}"
+        f"cannot register the service web in Consul at http://127.0.0.1:{port}: connection refused"
     )
     assert consul.problem is error
     await consul.close()
+
+
+async def test_a_socket_or_a_name_that_is_not_there(state_dir: Path) -> None:
+    for address, cause in (
+        (f"unix://{state_dir}/http.sock", "no such file or directory"),
+        ("http://consul.invalid:8500", "name"),
+    ):
+        consul = Consul(ConsulSettings(address), patience_seconds=0)
+        error = await away(consul.read_kv("a"))
+        assert f"at {address}: " in error.message
+        assert cause in error.message.rpartition(": ")[2]
+        await consul.close()
 
 
 async def test_a_restart_is_waited_for(server: ConsulAgent) -> None:
