@@ -116,6 +116,7 @@ class ConsulAgent:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                cwd=self.folder,  # -dev writes its tokens there
                 env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
                 start_new_session=True,
             )

@@ -228,15 +228,12 @@ def _no_answer(error: Exception) -> NoAnswer:
 
 def _failed_connection(error: Exception) -> NoAnswer:
     failed = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    tls = next(
-        (each for each in (failed, failed.__cause__) if isinstance(each, ssl.SSLError)), None
-    )
-    if tls is not None:
-        reason = (tls.reason or str(tls)).replace("_", " ").lower()
-        return NoAnswer(f"TLS failed: {reason}", is_of_tls=True)
-    if isinstance(failed, OSError):
-        number = failed.errno or 0
-        # asyncio puts the address into strerror; the errors of a name have a number below 0
-        words = os.strerror(number) if number > 0 else failed.strerror or str(failed)
-        return NoAnswer(words.lower())
-    return NoAnswer(f"the connection failed ({type(error).__name__})")
+    if not isinstance(failed, OSError):
+        return NoAnswer(f"the connection failed ({type(error).__name__})")
+    # an alert of the other side comes as an OSError of aiohttp's own, with the words of OpenSSL
+    words = failed.strerror or str(failed)
+    if isinstance(failed, ssl.SSLError) or words.startswith("[SSL"):
+        return NoAnswer(f"TLS failed: {words}", is_of_tls=True)
+    # asyncio puts the address into strerror; the errors of a name have a number below 0
+    number = failed.errno or 0
+    return NoAnswer((os.strerror(number) if number > 0 else words).lower())

@@ -12,9 +12,11 @@ import pytest
 
 from agent.model.consul import CheckStatus, KvSnapshot, ServiceCheck, ServiceRegistration
 from agent.model.errors import AgentError, Code
+from agent.model.settings import ConsulSettings
 from agent.system.consul import Consul
 from tests import consul_server
 from tests.consul_server import LEAST_POLICY, ConsulAgent
+from tests.status_service import http_answer, status_service
 from tests.waiting import wait_until_async
 
 UNKNOWN = "11111111-2222-3333-4444-555555555555"
@@ -178,6 +180,23 @@ async def test_a_token_is_replaced_under_a_watch(host: ConsulAgent, tmp_path: Pa
         await asyncio.to_thread(host.put_kv, "deploy/rotated/a", b"2")
         assert (await asyncio.wait_for(waiting, 5)).values == {"a": b"2"}
         assert watch.problem is None
+
+
+async def test_a_token_that_was_replaced_during_a_question(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+
+    def answer(number: int) -> bytes:
+        if number > 1:
+            return http_answer(b"true")
+        path.write_text("newer")
+        return http_answer(b"ACL not found", "403 Forbidden")
+
+    with status_service(answer) as service:
+        settings = ConsulSettings(f"http://{service.address}", token_file=str(path))
+        consul = Consul(settings, patience_seconds=0)
+        assert await consul.put_kv("a", b"1", cas=0)
+        await consul.close()
 
 
 async def next_of(watch: AsyncIterator[KvSnapshot]) -> KvSnapshot:
