@@ -165,11 +165,12 @@ class ConsulAgent:
         except OSError:
             return False
 
-    def wait_for_leader(self) -> None:
-        wait_until(lambda: self.is_writable(), START_SECONDS)
+    def wait_for_leader(self, seconds: float = START_SECONDS) -> None:
+        """Wait until its servers have elected one, and take writes from here."""
+        wait_until(lambda: self.has_leader() and self.is_writable(), seconds)
 
     def is_writable(self) -> bool:
-        """Whether its servers have a leader that takes writes from here."""
+        """Whether a write from here is taken; without a leader Consul thinks for 7 s."""
         try:
             self.ask("PUT", "/v1/kv/tests/ready", b"")
         except urllib.error.HTTPError as error:
@@ -206,13 +207,13 @@ def client(folder: Path, of: ConsulAgent, *, name: str = "host-1", **extra: Any)
 
 
 @contextmanager
-def running(*agents: ConsulAgent) -> Iterator[None]:
+def running(*agents: ConsulAgent, seconds: float = START_SECONDS) -> Iterator[None]:
     """Start agents and wait for their leader; end them, by their ids."""
     try:
         for each in agents:
             each.start()
         for each in agents:
-            each.wait_for_leader()
+            each.wait_for_leader(seconds)
         yield
     finally:
         for each in agents:

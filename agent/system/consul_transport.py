@@ -40,11 +40,10 @@ class Answer:
 class Refusal(Exception):
     """Consul answered with an error. reason: its own words."""
 
-    def __init__(self, status: int, reason: str, retry_seconds: float = 0.0) -> None:
+    def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason
-        self.retry_seconds = retry_seconds
 
 
 class NoAnswer(Exception):
@@ -207,8 +206,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refusal:
     lines = body[:1000].decode("utf-8", "replace").strip().splitlines()
     reason = lines[0] if lines else response.reason or "no reason given"
-    after = response.headers.get("Retry-After", "")
-    return Refusal(response.status, reason[:300], float(after) if after.isdecimal() else 0.0)
+    return Refusal(response.status, reason[:300])
 
 
 def _no_answer(error: Exception) -> NoAnswer:

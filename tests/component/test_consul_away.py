@@ -172,7 +172,7 @@ async def test_the_leader_of_three_is_killed(state_dir: Path) -> None:
     for each in servers:
         each.change(retry_join=joined, retry_interval="200ms")
     client = consul_server.client(state_dir / "client", servers[0], retry_join=joined)
-    with consul_server.running(*servers, client):
+    with consul_server.running(*servers, client, seconds=30):
         client.put_kv("watched/a", b"1")
         consul = Consul(client.settings(), patience_seconds=15)
         watch = consul.watch_prefix("watched")

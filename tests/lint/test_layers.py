@@ -65,7 +65,7 @@ LATE_IMPORTS = {
         "agent/system/processes.py",
         "psutil",
     ): "1 MB of the idle daemon, only where there is no systemd",
-    ("agent/system/consul_calls.py", "consul"): "17 MB and 0.1 s, only where Consul is used",
+    ("agent/system/consul_calls.py", "consul"): "5 MB and 0.1 s, only where Consul is used",
     ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
     ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
     ("agent/system/listeners.py", "psutil"): "1 MB, only for an address beyond loopback",
