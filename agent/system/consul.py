@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.model.consul import CheckStatus, LocalAgent, ServiceHealth, ServiceRegistration
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.errors import AgentError, NotFound
 from agent.model.settings import ConsulSettings
 from agent.system import consul_answers
 from agent.system.consul_calls import Calls
@@ -71,7 +71,7 @@ class Consul(Keys):
             await self._put(
                 f"deregister the service {service_id} in Consul",
                 f"service/deregister/{service_id}",
-                rule=_write_service(service_id),
+                rule=_write_named(service_id),
             )
         except NotFound:
             return
@@ -85,24 +85,18 @@ class Consul(Keys):
         await self._put(
             f"{'end' if reason is None else 'begin'} the maintenance of {service_id} in Consul",
             f"service/maintenance/{service_id}",
-            rule=_write_service(service_id),
+            rule=_write_named(service_id),
             query=query,
         )
 
     async def set_check(self, check_id: str, status: CheckStatus, output: str = "") -> None:
         """Say how a TTL check is, for as long as its TTL. Raises NotFound for an unknown one."""
-        doing = f"set the check {check_id} in Consul"
-        try:
-            await self._put(
-                doing,
-                f"check/update/{check_id}",
-                rule='service "<its service>" { policy = "write" }',
-                body={"Status": status.value, "Output": output},
-            )
-        except AgentError as error:
-            if "does not have associated TTL" not in error.message:
-                raise
-            raise NotFound(f"cannot {doing}: it is not there", code=Code.NOT_FOUND) from error
+        await self._put(
+            f"set the check {check_id} in Consul",
+            f"check/update/{check_id}",
+            rule='service "<its service>" { policy = "write" }',
+            body={"Status": status.value, "Output": output},
+        )
 
     async def services_here(self) -> dict[str, ServiceHealth]:
         """The services of the local agent, by id, with their checks as this host sees them.
@@ -197,3 +191,8 @@ class Consul(Keys):
 
 def _write_service(name: str) -> str:
     return f'service "{name}" {{ policy = "write" }}'
+
+
+def _write_named(service_id: str) -> str:
+    """For a call that knows the id only; rules are about names."""
+    return f"{_write_service(service_id)} (with the service's name, where that is another one)"

@@ -29,15 +29,10 @@ _OVERRIDING = (
     "CONSUL_HTTP_SSL",
     "CONSUL_HTTP_SSL_VERIFY",
 )
-# Consul 500s that no repetition cures; all others are about its servers
-_FINAL_REASONS = (
-    "invalid session",
-    "unknown service",
-    "unknown check",
-    "does not have associated ttl",
-    "must be",
-    "missing",
-)
+# Consul's words with a 500 for what is not there; newer versions say 404
+_MISSING = ("unknown service", "unknown check", "does not have associated ttl", "invalid session")
+# its words with a 500 that no repetition cures; with all others it speaks of its servers
+_FINAL = ("must be", "missing")
 
 
 class Calls:
@@ -74,7 +69,7 @@ class Calls:
         rule: str,
         repeats: bool = True,
     ) -> T:
-        """What ask() gives; raise TransientError (CONSUL_UNREACHABLE) or AgentError.
+        """What ask() gives; raise TransientError (CONSUL_UNREACHABLE), NotFound or AgentError.
 
         doing: "read the key a/b in Consul". rule: the line of an ACL policy that allows it.
         repeats: whether it may be done twice.
@@ -94,7 +89,7 @@ class Calls:
                 raise
             except self._failures as error:
                 translated = self._translated(error, doing, rule)
-                self.problem = translated
+                self.problem = None if isinstance(translated, NotFound) else translated
                 # jitter: a fleet must not come back in step
                 pause *= random.uniform(0.5, 1.0)  # noqa: S311
                 is_over = time.monotonic() + pause > end
@@ -160,7 +155,9 @@ class Calls:
         if error.status == 403:
             return self._denied(error, doing, rule)
         reason = f"Consul says {error.status}: {error.reason}"
-        is_final = any(each in error.reason.lower() for each in _FINAL_REASONS)
+        if any(each in error.reason.lower() for each in _MISSING):
+            return NotFound(f"cannot {doing}: {reason}", code=Code.NOT_FOUND)
+        is_final = any(each in error.reason.lower() for each in _FINAL)
         if error.status == 429 or (error.status >= 500 and not is_final):
             return TransientError(
                 f"cannot {doing}: {reason}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.model.consul import KvEntry, KvSnapshot, SessionBehavior
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.errors import AgentError, Code
 from agent.model.settings import ConsulSettings
 from agent.system import consul_answers
 from agent.system.consul_calls import Calls
@@ -120,15 +120,7 @@ class Keys:
 
         True again for the session that holds it. Raises NotFound if the session has ended.
         """
-        try:
-            return await self._put_key(key, value, "lock", acquire=session)
-        except AgentError as error:
-            if error.code is Code.CONSUL_REFUSED and "invalid session" in error.message:
-                raise NotFound(
-                    f"cannot lock the key {key} in Consul: the session has ended",
-                    code=Code.NOT_FOUND,
-                ) from error
-            raise
+        return await self._put_key(key, value, "lock", acquire=session)
 
     async def release(self, key: str, value: bytes, session: str) -> bool:
         """Unlock a key and write its value; False if this session does not hold it."""

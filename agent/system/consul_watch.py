@@ -30,7 +30,9 @@ class PrefixWatch:
     """An iterator without an end: the first snapshot, then one after each change of a value.
 
     Consul away, denied or without a leader is no change: it waits, longer each time, and
-    `problem` says why. Changes in quick succession may come as one.
+    `problem` says why. Changes in quick succession may come as one. An empty snapshot is Consul's
+    true answer, but a Consul that began anew gives it too: what had values and has none is for the
+    reader to doubt.
     """
 
     def __init__(

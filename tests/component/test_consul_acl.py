@@ -88,6 +88,8 @@ async def test_the_documented_policy_is_enough(host: ConsulAgent, tmp_path: Path
         assert (await consul.read_self()).host == "host-1"
         await consul.deregister("go-service")
         assert await consul.service_here("go-service") is None
+        await consul.deregister("go-service")
+        await consul.deregister("never-seen")
 
 
 async def test_each_denial_names_the_missing_rule(host: ConsulAgent, tmp_path: Path) -> None:
@@ -132,6 +134,7 @@ async def test_without_a_token(host: ConsulAgent) -> None:
 async def test_an_unknown_token_then_the_right_one(host: ConsulAgent, tmp_path: Path) -> None:
     path = tmp_path / "token"
     async with consul_with(host, UNKNOWN, path) as consul:
+        await denied(consul.deregister("never-seen"))
         error = await denied(consul.read_kv("deploy/a"))
         assert str(path) in error.message
         assert UNKNOWN not in f"{error} {error.details} {error.remedy}"
