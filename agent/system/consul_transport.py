@@ -89,16 +89,6 @@ class Transport:
         content = of_the_library.get("data", b"")
         return _given(callback, await self.ask("PUT", path, params, content))
 
-    async def delete(
-        self,
-        callback: Callable[[Answer], Any] | None,
-        path: str,
-        params: Pairs | None = None,
-        **_of_the_library: Any,
-    ) -> Any:
-        """DELETE, as get."""
-        return _given(callback, await self.ask("DELETE", path, params))
-
     async def close(self) -> None:
         """Close what is open; the next request opens it again."""
         if self._session is not None:

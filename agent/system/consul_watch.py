@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from agent.model.consul import KvSnapshot
 from agent.model.errors import AgentError
+from agent.model.messages import Message
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class PrefixWatch:
         self.problem = error
         said, when = self._said
         if said != error.message or time.monotonic() - when > _SAY_AGAIN_SECONDS:
-            logger.warning("%s", error.message)
+            logger.warning("%s", error.message, extra=_kind(Message.CONSUL_PROBLEM))
             self._said = (error.message, time.monotonic())
         # jitter: a fleet must not come back in step
         await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311
@@ -89,7 +90,15 @@ class PrefixWatch:
 
     def _recovered(self) -> None:
         if self.problem is not None:
-            logger.info("the keys below %s in Consul can be read again", self.prefix)
+            logger.info(
+                "the keys below %s in Consul can be read again",
+                self.prefix,
+                extra=_kind(Message.CONSUL_RECOVERED),
+            )
             self.problem = None
         self._said = ("", 0.0)
         self._pause = _FIRST_PAUSE_SECONDS
+
+
+def _kind(message: Message) -> dict[str, dict[str, str]]:
+    return {"fields": {"MESSAGE_ID": message}}
