@@ -13,6 +13,7 @@ from agent.formats.findings import Findings
 from agent.model.appspec import Problem, Severity
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.model.settings import (
+    ConsulSettings,
     HookSettings,
     Leftover,
     Limits,
@@ -79,6 +80,15 @@ _RETENTION: dict[str, tuple[str, Convert]] = {
     "deployments": ("deployments", int),
     "size": ("max_bytes", quantities.parse_size),
     "age": ("max_age_seconds", quantities.parse_duration),
+}
+_CONSUL: dict[str, tuple[str, Convert]] = {
+    "address": ("address", str),
+    "token_file": ("token_file", str),
+    "ca_file": ("ca_file", str),
+    "cert_file": ("cert_file", str),
+    "key_file": ("key_file", str),
+    "datacenter": ("datacenter", str),
+    "prefix": ("prefix", str),
 }
 
 
@@ -194,6 +204,9 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         limits=Limits(**_fields(merged.get("limits"), _LIMITS)),
         hooks=HookSettings(**_fields(merged.get("hooks"), _HOOKS)),
         retention=Retention(**_fields(merged.get("retention"), _RETENTION)),
+        consul=(
+            ConsulSettings(**_fields(merged["consul"], _CONSUL)) if "consul" in merged else None
+        ),
     )
     found = [_source(entry, settings) for _, entry in findings.entries(merged.get("sources"))]
     return replace(settings, sources=tuple(found))

@@ -104,6 +104,23 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsulSettings:
+    """The local Consul agent. address: http://, https:// or unix://. Files: "" for none.
+
+    token_file: a path, or the name of a credential of the unit (LoadCredential=).
+    datacenter: of keys and sessions; "" is the agent's own. prefix: of the keys that are ours.
+    """
+
+    address: str = "http://127.0.0.1:8500"
+    token_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    datacenter: str = ""
+    prefix: str = "deploy"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that agent.yaml may say, with its defaults."""
 
@@ -125,3 +142,4 @@ class Settings:
     limits: Limits = Limits()
     hooks: HookSettings = HookSettings()
     retention: Retention = Retention()
+    consul: ConsulSettings | None = None

@@ -15,6 +15,8 @@ ALLOWED = {
     ("agent/api.py", "handler"): "aiohttp's",
     ("agent/daemon.py", "task"): "asyncio's",
     ("agent/doctor/applications.py", "util"): "a Debian package's name",
+    ("agent/system/consul.py", "node"): "Consul's",
+    ("agent/system/consul_answers.py", "node"): "Consul's",
     ("agent/files/permissions.py", "util"): "a Debian package's name",
     ("agent/formats/settings.py", "instance"): "EC2's",
     ("agent/formats/schema.py", "instance"): "jsonschema's",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agent.model.appspec import LifecycleEvent
 from agent.model.deployment import StepName
 from agent.model.errors import AgentError, Code
 from agent.model.settings import (
+    ConsulSettings,
     HookSettings,
     Leftover,
     Limits,
@@ -58,6 +60,9 @@ hooks:
   {grace: 0, leftover: kill, log: 64K, retry: 1s, memory_max: 1G, processes_max: 99, cpu_weight: 50,
    sandbox: strict}
 retention: {releases: 1, bundles: 0, deployments: 9, size: 5G, age: 2d}
+consul:
+  {address: "https://consul.example:8501", token_file: consul-token, ca_file: /tls/ca,
+   cert_file: /tls/c, key_file: /tls/k, datacenter: eu, prefix: shop/deploy}
 x-note: anything
 """
     assert load(config, text) == Settings(
@@ -77,6 +82,15 @@ x-note: anything
         limits=Limits(2**30, 3 * 2**29, 10, 8, 50, 0, 5),
         hooks=HookSettings(0.0, Leftover.KILL, 65536, 1.0, 2**30, 99, 50, Sandbox.STRICT),
         retention=Retention(1, 0, 9, 5 * 2**30, 172800.0),
+        consul=ConsulSettings(
+            "https://consul.example:8501",
+            "consul-token",
+            "/tls/ca",
+            "/tls/c",
+            "/tls/k",
+            "eu",
+            "shop/deploy",
+        ),
     )
 
 
@@ -105,11 +119,30 @@ def test_the_shipped_file_gives_the_defaults_commented_out_or_not(config: Path) 
         ),
     )
     assert found.step_timeouts == {"fetch": 3600.0}
+    assert found.consul == ConsulSettings()
     assert {key for key in schema.schema("agent")["properties"] if f"\n{key}:" in uncommented} == (
         set(schema.schema("agent")["properties"])
     )
-    config.write_text(re.sub(r"^(sources|timeouts):\n(?:  .*\n)+", "", uncommented, flags=re.M))
+    config.write_text(
+        re.sub(r"^(sources|timeouts|consul):\n(?:  .*\n)+", "", uncommented, flags=re.M)
+    )
     assert load(config) == SYSTEM
+
+
+def test_consul_is_used_only_where_it_is_named(config: Path) -> None:
+    assert load(config, "consul: {}") == replace(SYSTEM, consul=ConsulSettings())
+    for wrong in (
+        "address: 127.0.0.1:8500",
+        "address: http://me:secret@127.0.0.1:8500",
+        "address: unix://run/consul.sock",
+        "token_file: ../token",
+        "prefix: /deploy",
+        "prefix: deploy/",
+        "token: 8d2a",
+    ):
+        with pytest.raises(AgentError) as caught:
+            load(config, f"consul: {{{wrong}}}")
+        assert caught.value.code is Code.CONFIG_INVALID, wrong
 
 
 def test_conf_d_is_merged_in_the_order_of_names(config: Path) -> None:
