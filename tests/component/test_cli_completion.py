@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,6 +71,15 @@ def test_files(complete: Complete, tmp_path: Path) -> None:
     assert complete("lint", "o") == {"other.yaml"}
     assert complete("status", "--config", "o") == {"other.yaml"}
     assert complete("--socket", "o") == {"other.yaml"}
+
+
+def test_environments(complete: Complete, tmp_path: Path) -> None:
+    example = cli_server.ROOT / "examples" / "deploy.yaml"
+    assert complete("push", "--to", "") == set()
+    assert complete("push", "--environments", str(example), "--to", "p") == {"production"}
+    shutil.copy(example, tmp_path / "deploy.yaml")
+    for words in (("push", "x.zip", "--to"), ("promote", "shop", "--from"), ("diff", "shop")):
+        assert complete(*words, "") == {"test", "production"}
 
 
 def test_what_the_agent_knows(complete: Complete, tmp_path: Path) -> None:

@@ -69,27 +69,21 @@ async def test_arrives_whole(store: stores.Store, state_dir: Path) -> None:
     assert os.listxattr(state_dir / "b") == []
 
 
-async def test_goes_on_after_a_broken_connection(server: WebServer, state_dir: Path) -> None:
-    """As often as it breaks: each time something came."""
-    breaks = iter([2**20] * 2)
-
-    def answering(request: Request) -> bytes:
-        whole = file_answer(request, BODY)
-        at = next(breaks, None)
-        return whole if at is None else cut(whole, at)
-
-    server.answering = answering
-    store = stores.open_http(server.url, patience=dataclasses.replace(HASTY, attempts=4))
+async def test_goes_on_after_a_broken_connection(
+    server: WebServer, store: stores.Store, state_dir: Path
+) -> None:
+    """However often it breaks, if something came each time; aiohttp drops what is not yet read."""
+    large = BODY * 4
+    server.answering = lambda request: cut(file_answer(request, large), 2**21)
     fetched = await fetch(store, "b", state_dir / "b")
-    await store.close()
-    assert fetched.sha256 == DIGEST
-    assert len(set(starts(server))) == 3
-    assert starts(server) == sorted(starts(server))
+    assert fetched.sha256 == hashlib.sha256(large).hexdigest()
+    assert len(server.requests) > HASTY.attempts
+    assert starts(server) == sorted(set(starts(server)))
     assert all("if-range" in each.headers for each in server.requests[1:])
 
 
 async def leave_a_part(server: WebServer, target: Path) -> int:
-    """What a run leaves that was cut off, and its size: aiohttp drops what is not yet read."""
+    """What a run leaves that was cut off, and its size."""
     before = server.answering
     server.answering = lambda request: cut(file_answer(request, BODY), 2**21)
     once = stores.open_http(server.url, patience=dataclasses.replace(HASTY, attempts=1))
