@@ -35,6 +35,7 @@ class DirectorySource:
         self._gate = gate
         self._host_group = group
         self._path = Path(settings.path)
+        self._known: dict[str, Revision] = {}
         # a folder that hangs takes this thread, and none of those that deployments need
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="source")
 
@@ -63,7 +64,15 @@ class DirectorySource:
                 code=Code.SOURCE_UNAVAILABLE,
                 remedy=f"Make it (mkdir -p {self._path}), or correct sources: in agent.yaml",
             ) from error
-        return [sidecar.described(each, self._gate) for each in found if each is not None]
+        return [self._checked(each) for each in found if each is not None]
+
+    def _checked(self, revision: Revision) -> Revision:
+        """With its signature checked, once for each bundle: it takes as long as to read it."""
+        known = self._known.get(revision.application)
+        if known is None or known.identity != revision.identity:
+            known = sidecar.checked(revision, self._gate)
+            self._known[revision.application] = known
+        return known
 
     async def report(self, deployment: Deployment) -> None:
         """A folder is told nothing: the outcome is in the agent's state and log."""

@@ -29,22 +29,19 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A manifest as it was found. name: the place that errors name; signature: None without one.
-
-    is_ordered: whether it must not be older than what was admitted before.
-    """
+    """A manifest as it was found. name: the place that errors name; signature: None without one."""
 
     name: str
     text: bytes
     signature: bytes | None
     application: str
     group: str
-    is_ordered: bool = True
 
 
 class Gate:
     """Checks what is offered to this host. All methods block.
 
+    keys_dir: where the keys are.
     seen: the highest serial that was admitted of an application and group; remember: saves one.
     """
 
@@ -55,19 +52,23 @@ class Gate:
         seen: Callable[[str, str], int],
         remember: Callable[[str, str, int], None],
     ) -> None:
-        self._keys_dir = keys_dir
+        self.keys_dir = keys_dir
         self._seen = seen
         self._remember = remember
 
     def wants_signature(self) -> bool:
         """Whether unsigned is refused here: with the first key. Raises AgentError for a bad key."""
-        return not KeyRing.load(self._keys_dir).is_empty
+        return not KeyRing.load(self.keys_dir).is_empty
+
+    def check_file(self, path: Path, signature: bytes) -> tuple[str, str]:
+        """Check the signature of a bundle itself: key id, and sha256 of what was signed."""
+        return KeyRing.load(self.keys_dir).check_file(path, signature)
 
     def admit(self, offer: Offer) -> Admitted:
         """Check a manifest and remember its serial; raises AgentError (MANIFEST_REFUSED)."""
         signed_by = self._check_signature(offer)
         found = manifest.parse_pointer(offer.text)
-        seen = self._seen(offer.application, offer.group) if offer.is_ordered else 0
+        seen = self._seen(offer.application, offer.group)
         admission.admit(
             found,
             application=offer.application,
@@ -83,13 +84,13 @@ class Gate:
         return Admitted(found, hashlib.sha256(offer.text).hexdigest(), signed_by)
 
     def _check_signature(self, offer: Offer) -> str:
-        ring = KeyRing.load(self._keys_dir)
+        ring = KeyRing.load(self.keys_dir)
         if ring.is_empty:
             return ""
         if offer.signature is None:
             raise AgentError(
                 f"cannot accept {offer.name}: it is not signed, and this host has keys in"
-                f" {self._keys_dir}",
+                f" {self.keys_dir}",
                 code=Code.MANIFEST_REFUSED,
                 remedy="Publish it with the key of this environment: agentctl push",
                 where=offer.name,

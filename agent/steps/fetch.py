@@ -111,18 +111,19 @@ def _copy(ctx: Context, source: Path, partial: Path) -> Copied:
 
 
 def _into_store(revision: Revision, partial: Path, copied: Copied) -> None:
-    """Give the bundle its name, its digest, if that is the one that its manifest names.
+    """Give the bundle its name, its digest, if that is the one that is meant.
 
-    Without a manifest a path on this host may hold other bytes at a retry: they are what is meant.
+    Without manifest and signature a path on this host may hold other bytes at a retry.
     """
-    has_manifest = bool(revision.size)
-    if has_manifest and revision.digest != copied.sha256:
+    is_meant = bool(revision.size or revision.signed_by)
+    if is_meant and revision.digest != copied.sha256:
         partial.unlink()
+        known_by = "its manifest says" if revision.size else "what was signed has"
         raise AgentError(
-            f"cannot use {revision.bundle}: its sha256 is {copied.sha256}, and the manifest of"
-            f" {revision.version} says {revision.digest}",
+            f"cannot use {revision.bundle}: its sha256 is {copied.sha256}, and {known_by}"
+            f" {revision.digest}",
             code=Code.BUNDLE_DAMAGED,
-            remedy="Somebody changed or replaced the bundle: publish that version again,"
+            remedy=f"Somebody changed or replaced the bundle: publish {revision.version} again,"
             " by: agentctl push",
             where=revision.bundle,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,7 +254,7 @@ def test_damaged_bundle_in_the_store_of_the_host_is_fetched_again(published: Pub
     assert published.store.asked(f"/service/bundles/{first.bundle.sha256}.zip") == 2
 
 
-def test_dropped_bundle_needs_its_signed_manifest(state_dir: Path) -> None:
+def test_dropped_bundle_needs_its_signature(state_dir: Path) -> None:
     drop = state_dir / "drop"
     drop.mkdir()
     keys = state_dir / "keys.d"
@@ -265,18 +264,10 @@ def test_dropped_bundle_needs_its_signed_manifest(state_dir: Path) -> None:
     source = f"{{type: directory, path: {drop}, application: service}}"
     host = AgentHost(state_dir, f"sources: [{source}]\nkeys_dir: {keys}\n")
     bundle = make_bundle(state_dir, "1")
-    content = bundle.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    text = manifest.dump_manifest(
-        Manifest(
-            version="1",
-            application="service",
-            bundle=BundleRef(bundle.name, digest, len(content)),
-            deployment_group="default",
-            serial=1,
-            expires=time.time() + 3600,
-        )
-    )
+
+    def problem() -> str:
+        return str(host.ask("GET", "/v1/status")["agent"]["sources"][0]["problem"])
+
     try:
         host.start()
         status, answer = host.client.request("POST", "/v1/deployments", {"bundle": str(bundle)})
@@ -285,17 +276,18 @@ def test_dropped_bundle_needs_its_signed_manifest(state_dir: Path) -> None:
         forced = host.deploy(bundle, unsigned="the build machine is down")
         assert forced["outcome"] == "succeeded"
         assert "unsigned: the build machine is down" in forced["requested_by"]
-        os.link(bundle, drop / bundle.name)
-
-        def problem() -> str:
-            return str(host.ask("GET", "/v1/status")["agent"]["sources"][0]["problem"])
-
+        better = make_bundle(state_dir, "2")
+        signature = key.sign(better.read_bytes(), trusted_comment="")
+        better.rename(drop / better.name)
         wait_until(lambda: "not signed" in problem(), 20)
-        (drop / f"{bundle.name}.release.json.minisig").write_bytes(
-            key.sign(text, trusted_comment="")
-        )
-        (drop / f"{bundle.name}.release.json").write_bytes(text)
+        (drop / f"{better.name}.minisig").write_bytes(signature)
         wait_until(lambda: not problem(), 20)
-        assert host.ask("GET", "/v1/status")["agent"]["decision"].endswith("as desired")
+        wait_until(lambda: host.serving() == "2", 20)
+        assert host.wait_for_outcome()["signed_by"] == minisign.shown_id(key.public.id)
+        worse = make_bundle(state_dir, "3")
+        worse.rename(drop / worse.name)
+        (drop / f"{worse.name}.minisig").write_bytes(signature)
+        wait_until(lambda: "is not what the owner of the key" in problem(), 20)
+        assert host.serving() == "2"
     finally:
         host.clear()
