@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import planning, views
+from agent import named, planning, views
 from agent.equipment import Equipment
 from agent.formats import loglines
-from agent.model.deployment import Deployment, Revision, Status, Trigger
+from agent.model.deployment import Deployment, Status, Trigger
 from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
 from agent.model.messages import Message
 from agent.model.release import Layout
@@ -29,7 +28,12 @@ logger = logging.getLogger(__name__)
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EVENT_SECONDS = 0.2
-_NAME = re.compile(r"^(?P<application>.+?)[-_]v?(?P<version>\d.*)$")
+_BAD_BUNDLE = (
+    Code.APPSPEC_INVALID,
+    Code.BUNDLE_DAMAGED,
+    Code.BUNDLE_REFUSED,
+    Code.MANIFEST_REFUSED,
+)
 _STATUS = {NotPermitted: 403, NotFound: 404, Conflict: 409}
 
 
@@ -180,37 +184,20 @@ class Api:
     # changing
 
     async def _deploy(self, request: web.Request) -> web.Response:
-        body = await _body(request, {"bundle", "application", "version", "group", "force"})
-        revision = await self._revision(body)
+        body = await _body(request, named.KEYS | {"force"})
+        revision = await named.find_revision(self._equipment, body)
         trigger = Trigger.RETRY if body.get("force") is True else Trigger.OPERATOR
-        deployment = await self._queue.request(revision, trigger, by=request["by"])
+        by = request["by"]
+        if "unsigned" in body:
+            by += f" (unsigned: {body['unsigned']})"
+        deployment = await self._queue.request(revision, trigger, by=by)
         return _json({"deployment": views.deployment_view(deployment)}, status=202)
 
-    async def _revision(self, body: dict[str, Any]) -> Revision:
-        bundle = body.get("bundle")
-        if not isinstance(bundle, str) or not bundle.startswith("/"):
-            raise _bad_request("bundle is not an absolute path")
-        path = Path(bundle)
-        if not await asyncio.to_thread(path.exists):
-            raise NotFound(
-                f"cannot deploy {bundle}: there is no such file or folder on this host",
-                code=Code.BUNDLE_MISSING,
-                remedy="Name a zip, tar or tgz, or a folder with an appspec.yml",
-            )
-        stem = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
-        named = _NAME.match(stem)
-        application = body.get("application") or (named["application"] if named else stem)
-        version = body.get("version") or (named["version"] if named else stem)
-        return Revision(
-            application=_name(application, "application"),
-            group=_name(body.get("group") or self._equipment.settings.group, "group"),
-            version=_name(version, "version"),
-            bundle=bundle,
-        )
-
     async def _plan(self, request: web.Request) -> web.Response:
-        body = await _body(request, {"bundle", "application", "version", "group"})
-        plan = await planning.plan_bundle(self._equipment, await self._revision(body))
+        body = await _body(request, named.KEYS)
+        # a plan changes nothing, so whose bundle it is does not matter
+        revision = await named.find_revision(self._equipment, {**body, "unsigned": "a plan"})
+        plan = await planning.plan_bundle(self._equipment, revision)
         return _json({"plan": plan})
 
     async def _rollback(self, request: web.Request) -> web.Response:
@@ -218,7 +205,7 @@ class Api:
         committed = await asyncio.to_thread(self._state.committed)
         application = await self._one_application(body.get("application"), committed)
         to = body.get("to")
-        version = None if to is None else _name(to, "to")
+        version = None if to is None else named.check_name(to, "to")
         deployment = await self._queue.rollback(application, version, by=request["by"])
         return _json({"deployment": views.deployment_view(deployment)}, status=202)
 
@@ -261,9 +248,9 @@ class Api:
         body = await _body(request, {"reason", "for_seconds"})
         reason, seconds = body.get("reason"), body.get("for_seconds")
         if not isinstance(reason, str) or not reason.strip():
-            raise _bad_request("a hold needs a reason")
+            raise named.bad_request("a hold needs a reason")
         if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
-            raise _bad_request("for_seconds is not a positive number")
+            raise named.bad_request("for_seconds is not a positive number")
         now = time.time()
         hold = Hold(reason, request["by"], now, None if seconds is None else now + seconds)
         await asyncio.to_thread(self._state.save_hold, hold)
@@ -291,12 +278,12 @@ async def _answer_errors(request: web.Request, handler: Route) -> web.StreamResp
         return await handler(request)
     except AgentError as error:
         status = _STATUS.get(type(error), 400 if error.code is Code.BAD_REQUEST else 500)
-        if error.code in (Code.APPSPEC_INVALID, Code.BUNDLE_REFUSED, Code.BUNDLE_DAMAGED):
+        if error.code in _BAD_BUNDLE:
             status = 400
         return _error(error, status)
     except web.HTTPException as error:
         return _error(
-            _bad_request(f"{request.method} {request.path}: {error.reason}"), error.status
+            named.bad_request(f"{request.method} {request.path}: {error.reason}"), error.status
         )
     except Exception as error:
         logger.exception(
@@ -333,12 +320,6 @@ def _shown(request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
     return body if request["may_change"] else views.without_evidence(body)
 
 
-def _bad_request(cause: str) -> AgentError:
-    return AgentError(
-        f"cannot do what was asked: {cause}", code=Code.BAD_REQUEST, remedy="See docs/api.md"
-    )
-
-
 def _unknown_application(name: str, known: list[str]) -> NotFound:
     return NotFound(
         f"cannot find application {name!r} on this host",
@@ -352,31 +333,20 @@ def _number(request: web.Request, name: str, *, default: int) -> int:
     try:
         return max(int(request.query.get(name, default)), 0)
     except ValueError as error:
-        raise _bad_request(f"{name} is not a number") from error
+        raise named.bad_request(f"{name} is not a number") from error
 
 
 async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _bad_request(f"the body is not JSON: {error}") from error
+        raise named.bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise _bad_request("the body is not a JSON object")
+        raise named.bad_request("the body is not a JSON object")
     unknown = sorted(set(body) - known)
     if unknown:
-        raise _bad_request(f"unknown keys: {', '.join(unknown)}")
+        raise named.bad_request(f"unknown keys: {', '.join(unknown)}")
     return body
-
-
-def _name(value: object, what: str) -> str:
-    # names become folders, log lines and environment variables
-    if not isinstance(value, str) or not re.fullmatch(
-        r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,127}", value
-    ):
-        raise _bad_request(
-            f"{what} {value!r} is not a name: letters, digits and ._+~:@- , at most 128"
-        )
-    return value
 
 
 async def _stream(request: web.Request, items: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:

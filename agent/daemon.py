@@ -23,10 +23,14 @@ from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code
 from agent.model.messages import Message
 from agent.model.release import Layout
-from agent.model.settings import Settings, SourceSettings
-from agent.poller import Poller, Source
+from agent.model.settings import Settings, SourceSettings, SourceType
+from agent.poller import Poller
 from agent.queue import DeploymentQueue
+from agent.sources.bundles import Bundles
 from agent.sources.directory import DirectorySource
+from agent.sources.gate import Gate
+from agent.sources.groups import HostGroup
+from agent.sources.pointer import PointerSource
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.state import State
@@ -68,7 +72,13 @@ class Daemon:
         _make_folders(self._layout, options.socket.parent)
         self._lock = _lock(settings.state_dir)
         self._state = State(self._layout.database)
-        self._sources: list[Source] = [_source(each) for each in settings.sources]
+        group = HostGroup(settings)
+        gate = Gate(
+            settings.keys_dir,
+            seen=self._state.seen_serial,
+            remember=self._state.remember_serial,
+        )
+        self._sources = [_source(each, gate, group) for each in settings.sources]
         self._http = HttpClient()
         host_systemd = _systemd()
         self._equipment = equipment_module.Equipment(
@@ -82,6 +92,9 @@ class Daemon:
                 _commands_dir(),
             ),
             http=self._http,
+            gate=gate,
+            group=group,
+            bundles=Bundles([each for each in self._sources if isinstance(each, PointerSource)]),
             report=self._report,
             systemd=host_systemd,
             rows=rows,
@@ -102,9 +115,7 @@ class Daemon:
         """Run until stop() is called, or state cannot be written any more."""
         queue = DeploymentQueue(self._equipment)
         pollers = [
-            Poller(source, self._state, queue, seconds=self._settings.poll_seconds)
-            for source in self._sources
-            if self._options.polls
+            Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
         status = StatusView(self._equipment, queue, pollers)
         runner = web.AppRunner(Api(self._equipment, queue, status).application())
@@ -197,14 +208,12 @@ def _systemd() -> systemd.Systemd | None:
     return systemd.Systemd() if systemd.is_booted() and os.geteuid() == 0 else None
 
 
-def _source(settings: SourceSettings) -> Source:
-    if settings.type == "directory":
-        return DirectorySource(settings)
-    raise AgentError(
-        f"cannot use source type {settings.type!r}: it is not known",
-        code=Code.CONFIG_INVALID,
-        remedy="Use type: directory",
-    )
+def _source(
+    settings: SourceSettings, gate: Gate, group: HostGroup
+) -> DirectorySource | PointerSource:
+    if settings.type is SourceType.DIRECTORY:
+        return DirectorySource(settings, gate, group)
+    return PointerSource(settings, gate, group)
 
 
 def _make_folders(layout: Layout, socket_dir: Path) -> None:

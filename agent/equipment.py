@@ -11,6 +11,9 @@ from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
 from agent.model.deployment import Deployment, Trigger
 from agent.model.release import Layout
 from agent.model.settings import Settings
+from agent.sources.bundles import Bundles
+from agent.sources.gate import Gate
+from agent.sources.groups import HostGroup
 from agent.steps.context import Context, InstalledFiles
 from agent.store.state import State
 from agent.system.cancel import Cancel
@@ -31,6 +34,9 @@ class Equipment:
     installed: InstalledFiles
     hooks: HookRunner
     http: HttpClient
+    gate: Gate
+    group: HostGroup
+    bundles: Bundles
     report: Callable[[Deployment], Awaitable[None]]
     systemd: Systemd | None
     rows: tuple[Row, ...] = LIFECYCLE
@@ -65,6 +71,7 @@ class Equipment:
             http=self.http,
             quarantined={entry.digest: entry.cause for entry in refused},
             keep=lambda: retention.choose_keep(self.state, layout, self.settings.retention),
+            bundles=self.bundles,
             report=self.report,
             systemd=self.systemd,
             pass_name=pass_name,

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from agent.model.deployment import Deployment, Outcome, Revision, Trigger
-from agent.model.errors import AgentError, Code
+from agent.model.errors import AgentError, Code, TransientError
 from agent.model.messages import Message
 from agent.queue import DeploymentQueue
 from agent.store.state import State
@@ -28,13 +27,22 @@ _CURRENT = "is current, as desired"
 
 
 class Source(Protocol):
-    """Where desired revisions come from."""
+    """Where desired revisions come from.
 
-    def desired(self) -> list[Revision]:
-        """The desired revision of each application; blocks. Raises AgentError."""
+    poll_seconds, longest_pause_seconds: between two questions, and after many that failed.
+    """
+
+    poll_seconds: float
+    longest_pause_seconds: float
+
+    async def desired(self) -> list[Revision]:
+        """The desired revision of each application. Raises AgentError."""
 
     async def report(self, deployment: Deployment) -> None:
         """Tell the source how a deployment ended."""
+
+    async def close(self) -> None:
+        """Let go of threads and connections."""
 
 
 class Poller:
@@ -44,38 +52,47 @@ class Poller:
     two questions.
     """
 
-    def __init__(
-        self, source: Source, state: State, queue: DeploymentQueue, *, seconds: float
-    ) -> None:
+    def __init__(self, source: Source, state: State, queue: DeploymentQueue) -> None:
         self.source = source
         self.decision = "not asked yet"
         self.problem = ""
         self.asking_since: float | None = None
         self._state = state
         self._queue = queue
-        self._seconds = seconds
+        self._failures = 0
+        self._retry_after = 0.0
+        self._is_problem_said = False
         self._said: dict[str, float] = {}
         self._settled: tuple[list[Revision], int] | None = None
-        # a source that hangs takes this thread, and none of those that deployments need
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="source")
 
     async def run(self) -> None:
         """Poll until cancelled."""
         try:
             while True:
                 await self.poll_once()
-                # jitter: many agents on one store must not ask in step
-                pause = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311
-                await self._queue.wait_for_end(pause)
+                await self._queue.wait_for_end(self.pause())
         finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            await self.source.close()
+
+    def pause(self) -> float:
+        """Seconds until the source is asked again.
+
+        Jitter: many agents on one store must not ask in step. After failures the pause doubles, is
+        spread wider, and is no shorter than the store asked for: a store that comes back must not
+        be met by all of them at once.
+        """
+        source = self.source
+        if not self._failures:
+            return source.poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+        doubled = source.poll_seconds * 2.0 ** min(self._failures, 16)
+        longest = min(doubled, source.longest_pause_seconds)
+        return max(longest, self._retry_after) * random.uniform(1.0, 1.5)  # noqa: S311
 
     async def poll_once(self) -> str:
         """Ask the source once and act on it; one sentence that says what was decided and why."""
-        problem_before, self.asking_since = self.problem, time.monotonic()
+        self.asking_since = time.monotonic()
         try:
-            loop = asyncio.get_running_loop()
-            desired = await loop.run_in_executor(self._thread, self.source.desired)
+            desired = await self.source.desired()
             changes = self._queue.changes
             if self._settled != (desired, changes) or self.problem:
                 sentences = [await self._decide(revision) for revision in desired]
@@ -83,16 +100,24 @@ class Poller:
                 self.decision = "; ".join(sentences) or f"{self.source}: nothing desired"
                 is_settled = all(each.endswith(_CURRENT) for each in sentences)
                 self._settled = (desired, changes) if is_settled else None
+            self._failures = 0
         except AgentError as error:
-            self.problem = f"{error.message}. {error.remedy}"
+            # what a store refuses or lacks is not there sooner for asking less often
+            if isinstance(error, TransientError):
+                self._failures, self._retry_after = self._failures + 1, error.retry_after
+            else:
+                self._failures, self._retry_after = 0, 0.0
+            self.problem = f"{error.message}. {error.remedy}".removesuffix(". ")
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:
+            self._failures += 1
             logger.exception("polling %s failed", self.source, extra=_kind(Message.INTERNAL_ERROR))
             self.problem = f"internal error {type(error).__name__}: {error}"
             self.decision = f"{self.source}: {self.problem}"
         finally:
             self.asking_since = None
-        if problem_before and not self.problem:
+        if self._is_problem_said and not self.problem:
+            self._is_problem_said = False
             logger.info("%s answers again", self.source, extra=_kind(Message.SOURCE_RECOVERED))
         self._say(self.decision)
         return self.decision
@@ -107,6 +132,8 @@ class Poller:
                 state.highest_serial(desired.application),
             )
         )
+        if newest is not None and _is_served(desired, newest):
+            return f"{name} {_CURRENT}"
         if same and same[0].outcome is None:
             return f"{name} is being deployed"
         if same and same[0].outcome is Outcome.SUCCEEDED and same[0] == newest:
@@ -128,17 +155,33 @@ class Poller:
         return f"{name} is desired: {deployment.id}"
 
     def _say(self, sentence: str) -> None:
-        """Log a sentence when it is new, and once an hour while it stays."""
+        """Log a sentence when it is new, and once an hour while it stays.
+
+        A store that was away once is no news: it is asked again.
+        """
+        if self._failures == 1:
+            return
         now = time.monotonic()
         last = self._said.get(sentence)
         if last is not None and now - last <= _SAY_AGAIN_SECONDS:
             return
         self._said = {sentence: now}
         if self.problem:
+            self._is_problem_said = True
             logger.warning("%s: %s", self.source, self.problem, extra=_kind(Message.SOURCE_PROBLEM))
         else:
             logger.info("%s", sentence)
         self._queue.notify()
+
+
+def _is_served(desired: Revision, newest: Deployment) -> bool:
+    """Whether it is what was deployed last, only published anew (a later expiry, another serial).
+
+    Nothing is restarted for that.
+    """
+    served = newest.revision
+    is_same = desired.digest == served.digest != "" and desired.version == served.version
+    return is_same and newest.outcome is Outcome.SUCCEEDED
 
 
 def _kind(message: Message) -> dict[str, dict[str, str]]:

@@ -32,6 +32,8 @@ def deployment_view(deployment: Deployment) -> Json:
         "version": revision.version,
         "digest": revision.digest,
         "bundle": revision.bundle,
+        "commit": revision.commit,
+        "signed_by": revision.signed_by,
         "trigger": deployment.trigger,
         "requested_by": deployment.requested_by,
         "status": deployment.status,
@@ -86,6 +88,8 @@ def current_view(current: Current | None) -> Json | None:
     return {
         "version": current.revision.version,
         "digest": current.revision.digest,
+        "commit": current.revision.commit,
+        "signed_by": current.revision.signed_by,
         "deployment_id": current.deployment_id,
         "committed_at": current.committed_at,
         "release": current.release,

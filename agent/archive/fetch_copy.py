@@ -70,6 +70,16 @@ def copy_hashed(
     return Copied(digest.hexdigest(), copied)
 
 
+def digest_of(path: Path, cancel: Cancel) -> str:
+    """The sha256 of a file in hex. Raises OSError, Interrupted."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            cancel.check()
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[int]:
     """A descriptor on a new file (mode 0600), which is removed again if the block fails."""

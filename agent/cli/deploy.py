@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="also a revision that was undone here before"
     )
+    parser.add_argument(
+        "--unsigned",
+        metavar="REASON",
+        help="also without a signature, where this host has keys; the reason is kept",
+    )
     follow.add_arguments(parser)
 
 
@@ -30,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     for key in ("application", "version", "group"):
         if getattr(args, key) is not None:
             body[key] = getattr(args, key)
+    if args.unsigned is not None:
+        body["unsigned"] = args.unsigned
     if args.force:
         body["force"] = True
     return follow.run(args, "/v1/deployments", body)

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.doctor import finding, writers
+from agent.doctor import finding, stores, writers
 from agent.doctor.finding import Finding
 from agent.doctor.host import Host
-from agent.model.settings import SourceSettings
+from agent.model.settings import SourceSettings, SourceType
 
 _SHOWN_FOLDERS = 200
 
@@ -19,7 +19,12 @@ def look(host: Host) -> Iterator[Finding]:
     if not host.settings.sources:
         yield finding.ok("none is configured: only agentctl deploy brings revisions")
     for source in host.settings.sources:
-        yield from _look_at_folder(source, host)
+        if source.type is SourceType.DIRECTORY:
+            yield from _look_at_folder(source, host)
+        else:
+            yield from stores.look_at_store(source, host)
+    if any(source.type is not SourceType.DIRECTORY for source in host.settings.sources):
+        yield from stores.look_at_keys(host)
 
 
 def _look_at_folder(source: SourceSettings, host: Host) -> Iterator[Finding]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.formats import findings, quantities, yamldoc
+from agent.formats import findings, quantities, sources, yamldoc
 from agent.formats.findings import Findings
 from agent.model.appspec import Problem, Severity
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.model.settings import (
+    ConsulSettings,
     HookSettings,
     Leftover,
     Limits,
@@ -20,6 +21,7 @@ from agent.model.settings import (
     Sandbox,
     Settings,
     SourceSettings,
+    SourceType,
     StopFailure,
 )
 
@@ -31,12 +33,27 @@ Convert = Callable[[Any], Any]
 _TOP: dict[str, tuple[str, Convert]] = {
     "state_dir": ("state_dir", Path),
     "run_dir": ("run_dir", Path),
-    "deployment_group": ("group", str),
+    "keys_dir": ("keys_dir", Path),
+    "imds_without_token": ("imds_without_token", bool),
     "api_group": ("api_group", str),
     "poll_interval": ("poll_seconds", quantities.parse_duration),
     "stop_failure": ("stop_failure", StopFailure),
     "starts": ("starts", int),
     "shutdown": ("shutdown_seconds", quantities.parse_duration),
+}
+_SOURCE: dict[str, tuple[str, Convert]] = {
+    "type": ("type", SourceType),
+    "path": ("path", str),
+    "application": ("application", str),
+    "deployment_group": ("group", str),
+    "poll_interval": ("poll_seconds", quantities.parse_duration),
+    "url": ("url", lambda given: str(given).rstrip("/")),
+    "token_file": ("token_file", str),
+    "region": ("region", str),
+    "endpoint": ("endpoint", lambda given: str(given).rstrip("/")),
+    "path_style": ("path_style", bool),
+    "profile": ("profile", str),
+    "role_arn": ("role_arn", str),
 }
 _LIMITS: dict[str, tuple[str, Convert]] = {
     "bundle": ("bundle_bytes", quantities.parse_size),
@@ -63,6 +80,15 @@ _RETENTION: dict[str, tuple[str, Convert]] = {
     "deployments": ("deployments", int),
     "size": ("max_bytes", quantities.parse_size),
     "age": ("max_age_seconds", quantities.parse_duration),
+}
+_CONSUL: dict[str, tuple[str, Convert]] = {
+    "address": ("address", str),
+    "token_file": ("token_file", str),
+    "ca_file": ("ca_file", str),
+    "cert_file": ("cert_file", str),
+    "key_file": ("key_file", str),
+    "datacenter": ("datacenter", str),
+    "prefix": ("prefix", str),
 }
 
 
@@ -126,6 +152,7 @@ def read_config(
         raise from_os_error(error, f"read {file}", code=Code.CONFIG_INVALID) from error
     found = Findings(yamldoc.parse_yaml(text, str(file), is_strict=True))
     if found.document.is_readable:
+        sources.check_sources(found)
         found.check_schema("agent", lambda _: Severity.ERROR)
     problems = tuple(each for each in found.sorted() if each.severity is Severity.ERROR)
     value = found.document.value if isinstance(found.document.value, dict) else {}
@@ -161,6 +188,13 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         top["state_dir"] = _default_state_dir(user_defaults=user_defaults)
     if "run_dir" not in top:
         top["run_dir"] = _default_run_dir(top["state_dir"], user_defaults=user_defaults)
+    group = merged.get("deployment_group", "default")
+    if isinstance(group, dict):
+        top["group"], top["group_tag"] = "", str(group["instance_tag"])
+    else:
+        top["group"] = str(group)
+    if "keys_dir" not in top:
+        top["keys_dir"] = default_config_path(user_defaults=user_defaults).parent / "keys.d"
     settings = Settings(
         **top,
         step_timeouts={
@@ -170,17 +204,19 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
         limits=Limits(**_fields(merged.get("limits"), _LIMITS)),
         hooks=HookSettings(**_fields(merged.get("hooks"), _HOOKS)),
         retention=Retention(**_fields(merged.get("retention"), _RETENTION)),
+        consul=(
+            ConsulSettings(**_fields(merged["consul"], _CONSUL)) if "consul" in merged else None
+        ),
     )
-    sources = [
-        SourceSettings(
-            type=str(entry["type"]),
-            path=str(entry["path"]),
-            application=str(entry.get("application", "")),
-            group=str(entry.get("deployment_group", settings.group)),
-        )
-        for _, entry in findings.entries(merged.get("sources"))
-    ]
-    return replace(settings, sources=tuple(sources))
+    found = [_source(entry, settings) for _, entry in findings.entries(merged.get("sources"))]
+    return replace(settings, sources=tuple(found))
+
+
+def _source(entry: dict[str, Any], settings: Settings) -> SourceSettings:
+    given = _fields(entry, _SOURCE)
+    if given["type"] is SourceType.DIRECTORY:
+        given = {"poll_seconds": settings.poll_seconds, **given}
+    return SourceSettings(**{"group": settings.group, **given})
 
 
 def _fields(value: object, table: dict[str, tuple[str, Convert]]) -> dict[str, Any]:

@@ -70,6 +70,9 @@ class Revision:
     identity: what the source tells apart cheaply without reading the bundle; the same
         identity is the same revision, and a failed identity is not tried again by itself.
     serial:  grows with every newer revision of one source; 0 where the source has no order.
+    size:    bytes of the bundle as its manifest says, 0 where it has none.
+    commit:  what it was built from, "" where that is not known.
+    signed_by: the id of the key whose signature was checked, "" for an unsigned one.
     """
 
     application: str
@@ -79,6 +82,9 @@ class Revision:
     digest: str = ""
     identity: str = ""
     serial: int = 0
+    size: int = 0
+    commit: str = ""
+    signed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

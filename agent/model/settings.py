@@ -29,14 +29,37 @@ class Sandbox(StrEnum):
     STRICT = "strict"
 
 
+class SourceType(StrEnum):
+    """Where revisions may come from."""
+
+    DIRECTORY = "directory"
+    HTTP = "http"
+    S3 = "s3"
+
+
+POINTER_POLL_SECONDS = 15.0
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """One source. application: "" means that each sub-folder of path is an application."""
+    """One source. type directory: path. http: url, token_file. s3: url and what follows it.
 
-    type: str
-    path: str
+    application: "" (directory only) means that each sub-folder of path is an application.
+    group: "" means that an instance tag names it.
+    """
+
+    type: SourceType
+    path: str = ""
     application: str = ""
-    group: str = "default"
+    group: str = ""
+    poll_seconds: float = POINTER_POLL_SECONDS
+    url: str = ""
+    token_file: str = ""
+    region: str = ""
+    endpoint: str = ""
+    path_style: bool = False
+    profile: str = ""
+    role_arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +104,36 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsulSettings:
+    """The local Consul agent. address: http://, https:// or unix://. Files: "" for none.
+
+    token_file: a path, or the name of a credential of the unit (LoadCredential=).
+    datacenter: of keys and sessions; "" is the agent's own. prefix: of the keys that are ours.
+    """
+
+    address: str = "http://127.0.0.1:8500"
+    token_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    datacenter: str = ""
+    prefix: str = "deploy"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that agent.yaml may say, with its defaults."""
 
     state_dir: Path
     run_dir: Path
+    keys_dir: Path = Path("/etc/deploy-agent/keys.d")
     sources: tuple[SourceSettings, ...] = ()
-    poll_seconds: float = 2.0
+    poll_seconds: float = 2.0  # of folders
     group: str = "default"
+    group_tag: str = ""  # the instance tag that names the group; "": the group above
+    imds_without_token: bool = (
+        False  # whether the metadata service may be asked without a session token
+    )
     api_group: str = "deploy-agent"
     stop_failure: StopFailure = StopFailure.FALLBACK
     starts: int = 5
@@ -97,3 +142,4 @@ class Settings:
     limits: Limits = Limits()
     hooks: HookSettings = HookSettings()
     retention: Retention = Retention()
+    consul: ConsulSettings | None = None

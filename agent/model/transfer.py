@@ -60,6 +60,7 @@ class Patience:
     """How long a transfer goes on. Times are seconds.
 
     attempts: in a row that brought less than 1 MiB; a download that gets on goes on.
+    reads: attempts of a small read.
     first_pause, longest_pause: between attempts; each is twice the one before, with jitter. A store
         that asks for a longer pause (Retry-After) is left alone by this transfer.
     connect, stall: to connect; without a single byte.
@@ -67,6 +68,7 @@ class Patience:
     """
 
     attempts: int = 6
+    reads: int = 3
     first_pause: float = 0.5
     longest_pause: float = 60.0
     connect: float = 10.0

@@ -78,7 +78,8 @@ def verify(path: Path, folder: Path) -> str:
     """Check a file against the signature beside it; gives the key's id. Raises AgentError."""
     ring = KeyRing.load(folder)
     signature = secret_key.read_key_file(path.with_name(path.name + SIGNATURE_SUFFIX))
-    return ring.check_file(path, signature)
+    key_id, _ = ring.check_file(path, signature)
+    return key_id
 
 
 def _create(path: Path, text: bytes, mode: int) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.model.deployment import Deployment, Revision
 from agent.model.errors import Code, TransientError
 from agent.model.settings import SourceSettings
+from agent.sources import sidecar
+from agent.sources.gate import Gate
+from agent.sources.groups import HostGroup
 
 _SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _SETTLE_SECONDS = 1.0
@@ -23,21 +28,33 @@ class DirectorySource:
     is the newest. A file counts once it has not changed for a second: a slow copy is waited for.
     """
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, gate: Gate, group: HostGroup) -> None:
+        self.poll_seconds = settings.poll_seconds
+        self.longest_pause_seconds = self.poll_seconds
         self._settings = settings
+        self._gate = gate
+        self._host_group = group
         self._path = Path(settings.path)
+        self._known: dict[str, Revision] = {}
+        # a folder that hangs takes this thread, and none of those that deployments need
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="source")
 
     def __str__(self) -> str:
         return f"directory {self._path}"
 
-    def desired(self) -> list[Revision]:
-        """The desired revision of each application; blocks. Raises TransientError."""
+    async def desired(self) -> list[Revision]:
+        """The desired revision of each application. Raises AgentError."""
+        group = self._settings.group or await self._host_group.name()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._look, group)
+
+    def _look(self, group: str) -> list[Revision]:
         try:
             if self._settings.application:
-                found = [_newest(self._path, self._settings.application, self._settings.group)]
+                found = [_newest(self._path, self._settings.application, group)]
             else:
                 found = [
-                    _newest(Path(each.path), each.name, self._settings.group)
+                    _newest(Path(each.path), each.name, group)
                     for each in os.scandir(self._path)
                     if each.is_dir() and not each.name.startswith(".")
                 ]
@@ -47,10 +64,22 @@ class DirectorySource:
                 code=Code.SOURCE_UNAVAILABLE,
                 remedy=f"Make it (mkdir -p {self._path}), or correct sources: in agent.yaml",
             ) from error
-        return [each for each in found if each is not None]
+        return [self._checked(each) for each in found if each is not None]
+
+    def _checked(self, revision: Revision) -> Revision:
+        """With its signature checked, once for each bundle: it takes as long as to read it."""
+        known = self._known.get(revision.application)
+        if known is None or known.identity != revision.identity:
+            known = sidecar.checked(revision, self._gate)
+            self._known[revision.application] = known
+        return known
 
     async def report(self, deployment: Deployment) -> None:
         """A folder is told nothing: the outcome is in the agent's state and log."""
+
+    async def close(self) -> None:
+        """Ask no more; a question that hangs is left behind."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _newest(folder: Path, application: str, group: str) -> Revision | None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from agent.files import planfile, restore
 from agent.formats.appspec import load_appspec
@@ -18,6 +19,7 @@ from agent.model.errors import AgentError, Interrupted
 from agent.model.installed import InstalledFile
 from agent.model.release import Release
 from agent.model.settings import Settings, StopFailure
+from agent.sources.bundles import Bundles
 from agent.system import process
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
@@ -68,6 +70,7 @@ class Context:
     cancel:   blocking work checks it; set by abort, deadline and shutdown.
     quarantined: digest to cause, of this application on this host.
     keep:     what prune must leave; blocks.
+    bundles:  fetches what lies in a store.
     report:   tells the source how the deployment ended.
     systemd:  None where the host has none, or the agent is not root.
     pass_name: the row that runs and the way through it, such as "start" or "undo start".
@@ -86,6 +89,7 @@ class Context:
     http: HttpClient
     quarantined: Mapping[str, str]
     keep: Callable[[], Keep]
+    bundles: Bundles
     report: Callable[[Deployment], Awaitable[None]]
     systemd: Systemd | None
     pass_name: str
@@ -151,7 +155,7 @@ class Context:
             tree=release.tree,
             version=revision.version,
             previous_version=self.deployment.previous_version,
-            bundle=BundleFacts(),
+            bundle=_bundle_facts(revision),
             log=self.log,
             cancel=self.cancel,
             pass_name=self.pass_name,
@@ -196,3 +200,11 @@ class Context:
         before = unitfiles.look_at(file.path for file in files)
         restore.undo(self.work_dir, capture=process.capture_blocking, cancel=self.cancel)
         return unitfiles.look_at(before) != before
+
+
+def _bundle_facts(revision: Revision) -> BundleFacts:
+    """What AWS's hooks are told of a bundle in S3."""
+    parts = urlsplit(revision.bundle)
+    if parts.scheme != "s3":
+        return BundleFacts(commit=revision.commit)
+    return BundleFacts(bucket=parts.netloc, key=parts.path.lstrip("/"), commit=revision.commit)

@@ -111,4 +111,13 @@ def _described(ctx: Context) -> Revision:
             code=Code.BUNDLE_REFUSED,
             remedy=f"Publish it where the bundles of {found.application} lie",
         )
-    return dataclasses.replace(revision, version=found.version)
+    if revision.size and found.version != revision.version:
+        raise AgentError(
+            f"cannot deploy {revision.version}: the bundle is of {found.version}, says its"
+            f" {path.name}",
+            code=Code.BUNDLE_REFUSED,
+            remedy="Publish the bundle of that version: agentctl push BUNDLE",
+        )
+    return dataclasses.replace(
+        revision, version=found.version, commit=revision.commit or found.commit
+    )

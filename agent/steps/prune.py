@@ -43,7 +43,8 @@ def _doomed(layout: Layout, keep: Keep) -> Iterator[Path]:
         if path.name.split(".")[0] not in keep.releases or path.name.endswith(".partial"):
             yield path
     for path in sorted(layout.bundles.iterdir()):
-        if path.name not in keep.bundles:
+        # what a retry of the newest one goes on with stays as well
+        if path.name.removesuffix(".partial") not in keep.bundles:
             yield path
     for path in sorted((layout.state_dir / "deployments").iterdir()):
         if path.name not in keep.deployments:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from agent.archive import kinds, releases
+from agent.archive import fetch_copy, kinds, releases
 from agent.formats.appspec import load_appspec
 from agent.model.errors import AgentError, Code, Conflict, Interrupted, TransientError
 from agent.model.release import Release
@@ -66,20 +64,16 @@ def _is_needed(release: Release) -> bool:
 def _check_bundle(ctx: Context) -> None:
     bundle = ctx.release.bundle
     kinds.detect(bundle)
-    if ctx.deployment.starts > 1:
-        # the bytes were hashed on their way in, but since then the host may have lost power
-        digest = hashlib.sha256()
-        with bundle.open("rb") as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
-                ctx.cancel.check()
-        if digest.hexdigest() != ctx.deployment.revision.digest:
-            bundle.unlink()
-            raise AgentError(
-                f"cannot use {bundle}: its digest is not the one that it was fetched with",
-                code=Code.BUNDLE_DAMAGED,
-                remedy="Check this host's disk, then run: agentctl retry",
-            )
+    if ctx.deployment.starts == 1:
+        return
+    # the bytes were hashed on their way in, but since then the host may have lost power
+    if fetch_copy.digest_of(bundle, ctx.cancel) != ctx.deployment.revision.digest:
+        bundle.unlink()
+        raise AgentError(
+            f"cannot use {bundle}: its digest is not the one that it was fetched with",
+            code=Code.BUNDLE_DAMAGED,
+            remedy="Check this host's disk, then run: agentctl retry",
+        )
 
 
 def _restore_damaged(ctx: Context, release: Release, *, thorough: bool) -> list[str]:

@@ -22,7 +22,7 @@ from agent.model.deployment import (
 DEPLOYMENT_COLUMNS = (
     "id, application, deployment_group, version, bundle, digest, identity, serial, release,"
     ' "trigger", requested_by, status, created_at, started_at, ended_at, starts, step, outcome,'
-    " failure, previous_version"
+    " failure, previous_version, size, built_from, signed_by"
 )
 STEP_COLUMNS = "name, status, started_at, seconds, undo_seconds, note, failure"
 
@@ -62,6 +62,9 @@ def deployment_row(deployment: Deployment) -> tuple[Any, ...]:
         deployment.outcome,
         _failure_text(deployment.failure),
         deployment.previous_version,
+        revision.size,
+        revision.commit,
+        revision.signed_by,
     )
 
 
@@ -77,6 +80,9 @@ def parse_deployment(row: sqlite3.Row) -> Deployment:
             digest=row["digest"],
             identity=row["identity"],
             serial=row["serial"],
+            size=row["size"],
+            commit=row["built_from"],
+            signed_by=row["signed_by"],
         ),
         release=row["release"],
         trigger=Trigger(row["trigger"]),

@@ -67,11 +67,33 @@ CREATE TABLE hold (
 """
 
 
+_LEVEL_2 = """
+ALTER TABLE deployments ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deployments ADD COLUMN built_from TEXT NOT NULL DEFAULT '';
+ALTER TABLE deployments ADD COLUMN signed_by TEXT NOT NULL DEFAULT '';
+CREATE TABLE serials (
+    application TEXT NOT NULL,
+    deployment_group TEXT NOT NULL,
+    serial INTEGER NOT NULL,
+    PRIMARY KEY (application, deployment_group)
+) WITHOUT ROWID;
+"""
+
+
 def _create_level_1(connection: sqlite3.Connection) -> None:
-    for statement in (_LEVEL_1 + installed.SCHEMA).split(";"):
+    _run(connection, _LEVEL_1 + installed.SCHEMA)
+
+
+def _add_origin(connection: sqlite3.Connection) -> None:
+    """What manifests tell of a revision, and the highest serial that each group has seen."""
+    _run(connection, _LEVEL_2)
+
+
+def _run(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
         if statement.strip():
             connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_level_1,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_level_1, _add_origin)
 """MIGRATIONS[n] takes a file of level n to level n + 1, inside one transaction."""

@@ -169,6 +169,23 @@ class State:
         )
         return int(rows[0]["serial"] or 0)
 
+    def seen_serial(self, application: str, group: str) -> int:
+        """The highest serial of any manifest of the application that was admitted here, else 0."""
+        rows = self._rows(
+            "SELECT serial FROM serials WHERE application = ? AND deployment_group = ?",
+            (application, group),
+        )
+        return int(rows[0]["serial"]) if rows else 0
+
+    def remember_serial(self, application: str, group: str, serial: int) -> None:
+        """Remember a manifest's serial, unless a higher one is remembered."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO serials VALUES (?, ?, ?) ON CONFLICT (application, deployment_group)"
+                " DO UPDATE SET serial = max(serial, excluded.serial)",
+                (application, group, serial),
+            )
+
     # what is current
 
     def applications(self) -> list[str]:

@@ -55,4 +55,4 @@ async def try_again(patience: Patience, attempt: Callable[[], Awaitable[T]]) -> 
 
 def briefly(patience: Patience) -> Patience:
     """For small reads that are repeated anyhow."""
-    return dataclasses.replace(patience, attempts=min(patience.attempts, 3))
+    return dataclasses.replace(patience, attempts=patience.reads)

@@ -16,6 +16,7 @@ from agent.system import ed25519
 
 FOLDER = Path("/etc/deploy-agent/keys.d")
 SUFFIX = ".pub"
+_PIECE_BYTES = 2**20
 _PURE_MOST = 64 * 2**20  # minisign reads a file of any size into memory for this kind
 
 
@@ -75,10 +76,14 @@ class KeyRing:
         signed = minisign.hashed(message) if parsed.prehashed else message
         return _check(signed, parsed, key, what)
 
-    def check_file(self, path: Path, signature: bytes) -> str:
-        """The same for a file of any size. Raises AgentError."""
+    def check_file(self, path: Path, signature: bytes) -> tuple[str, str]:
+        """The same for a file of any size: the key's id, and the sha256 of what was checked.
+
+        Raises AgentError.
+        """
         parsed, key = self._signer(signature, str(path))
-        return _check(read_signed(path, prehashed=parsed.prehashed), parsed, key, str(path))
+        signed, sha256 = read_signed(path, prehashed=parsed.prehashed)
+        return _check(signed, parsed, key, str(path)), sha256
 
     def _signer(self, signature: bytes, what: str) -> tuple[Signature, PublicKey]:
         try:
@@ -95,19 +100,27 @@ class KeyRing:
         )
 
 
-def read_signed(path: Path, *, prehashed: bool) -> bytes:
-    """What a signature of a file signs: its BLAKE2b, or all of it. Raises AgentError."""
+def read_signed(path: Path, *, prehashed: bool) -> tuple[bytes, str]:
+    """What a signature of a file signs, its BLAKE2b or all of it; and its sha256 in hex.
+
+    It is read once: what has this sha256 is what was signed. Raises AgentError.
+    """
+    blake2b, sha256, content = minisign.new_hash(), hashlib.sha256(), bytearray()
     try:
         with path.open("rb") as file:
-            if prehashed:
-                return hashlib.file_digest(file, minisign.new_hash).digest()
-            content = file.read(_PURE_MOST + 1)
+            while piece := file.read(_PIECE_BYTES):
+                blake2b.update(piece)
+                sha256.update(piece)
+                if not prehashed and len(content) <= _PURE_MOST:
+                    content += piece
     except OSError as error:
         raise from_os_error(error, f"read {path}", code=Code.BAD_REQUEST) from error
+    if prehashed:
+        return blake2b.digest(), sha256.hexdigest()
     if len(content) > _PURE_MOST:
         cause = f"it has more than {_PURE_MOST // 2**20} MiB, and its signature is a legacy one"
         raise _refused(str(path), cause, "Sign it without the option -l")
-    return content
+    return bytes(content), sha256.hexdigest()
 
 
 def _check(signed: bytes, signature: Signature, key: PublicKey, what: str) -> str:

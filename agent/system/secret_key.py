@@ -64,7 +64,7 @@ class SecretKey:
 
     def sign_file(self, path: Path, *, trusted_comment: str) -> bytes:
         """The same for a file of any size. Raises AgentError."""
-        signed = keyring.read_signed(path, prehashed=True)
+        signed, _ = keyring.read_signed(path, prehashed=True)
         return self._sign(signed, trusted_comment, prehashed=True)
 
     def _sign(self, signed: bytes, trusted_comment: str, *, prehashed: bool) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,15 +22,18 @@ from tests.waiting import wait_until_async
 class Source:
     """Answers when it is let; "away" raises."""
 
+    poll_seconds = 0.05
+    longest_pause_seconds = 0.05
+
     def __init__(self) -> None:
-        self.gate = threading.Event()
+        self.gate = asyncio.Event()
         self.is_away = False
 
     def __str__(self) -> str:
         return "source of the test"
 
-    def desired(self) -> list[Revision]:
-        self.gate.wait(8)
+    async def desired(self) -> list[Revision]:
+        await self.gate.wait()
         if self.is_away:
             raise TransientError("cannot ask", code=Code.SOURCE_UNAVAILABLE, remedy="Wait")
         return []
@@ -39,13 +41,16 @@ class Source:
     async def report(self, _deployment: Deployment) -> None:
         """Nothing is reported."""
 
+    async def close(self) -> None:
+        """Nothing is held."""
+
 
 @pytest.fixture
 async def poller(state_dir: Path) -> AsyncIterator[Poller]:
     settings = Settings(state_dir=state_dir / "state", run_dir=state_dir / "run")
     daemon = await asyncio.to_thread(Daemon, settings, Options(settings.run_dir / "sock"))
     queue = DeploymentQueue(daemon._equipment)
-    poller = Poller(Source(), daemon._state, queue, seconds=0.05)
+    poller = Poller(Source(), daemon._state, queue)
     running = asyncio.create_task(poller.run())
     yield poller
     poller.source.gate.set()  # type: ignore[attr-defined]
@@ -88,6 +93,8 @@ async def test_problem_of_a_source_is_told_once_and_its_end(
         await wait_until_async(lambda: poller.decision == sentence)
 
     await wait_for("source of the test: cannot ask")
+    # one question without an answer is no news, the next one is
+    await wait_until_async(lambda: len(caplog.records) == 1)
     source.is_away = False
     await wait_for("source of the test: nothing desired")
     assert [each.message for each in caplog.records] == [

@@ -73,7 +73,7 @@ def test_we_verify_what_it_signs(folder: Path, options: list[str]) -> None:
     signature = (folder / "message.minisig").read_bytes()
     assert minisign.parse_signature(signature).prehashed == ("-l" not in options)
     assert ring.check(MESSAGE, signature) == ring.ids[0]
-    assert ring.check_file(folder / "message", signature) == ring.ids[0]
+    assert ring.check_file(folder / "message", signature)[0] == ring.ids[0]
     with pytest.raises(AgentError, match="is not what the owner"):
         ring.check(MESSAGE + b" ", signature)
 

@@ -160,7 +160,6 @@ async def test_the_permission_of_a_version(
     ("code", "message"),
     [
         ("NoSuchKey", "the bucket acme has no 'deploy/b.zip'"),
-        ("NoSuchBucket", "there is no bucket acme"),
         ("NoSuchVersion", "the object has no such version"),
     ],
 )
@@ -169,6 +168,15 @@ async def test_missing(server: WebServer, store: WritableStore, code: str, messa
     error = await failure(store)
     assert isinstance(error, NotFound)
     assert message in error.message
+
+
+async def test_bucket_that_is_missing_is_no_missing_object(
+    server: WebServer, store: WritableStore
+) -> None:
+    server.answering = lambda _: fault(404, "NoSuchBucket")
+    error = await failure(store)
+    assert not isinstance(error, NotFound)
+    assert error.message.endswith("there is no bucket acme")
 
 
 @pytest.mark.parametrize(

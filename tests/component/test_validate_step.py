@@ -13,6 +13,7 @@ from agent.model.deployment import Deployment, Revision, Status, Trigger
 from agent.model.errors import AgentError, Code
 from agent.model.release import Layout
 from agent.model.settings import Settings
+from agent.sources.bundles import Bundles
 from agent.steps import validate
 from agent.steps.context import Context, Keep
 from agent.store.installed import InstalledFiles
@@ -76,6 +77,7 @@ def prepare(state_dir: Path, client: HttpClient, urls: list[str], script: str) -
         http=client,
         quarantined={},
         keep=lambda: Keep(frozenset(), frozenset(), frozenset()),
+        bundles=Bundles([]),
         report=nothing,
         systemd=None,
         pass_name="validate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agent.model.appspec import LifecycleEvent
 from agent.model.deployment import StepName
 from agent.model.errors import AgentError, Code
 from agent.model.settings import (
+    ConsulSettings,
     HookSettings,
     Leftover,
     Limits,
@@ -21,6 +23,7 @@ from agent.model.settings import (
     Sandbox,
     Settings,
     SourceSettings,
+    SourceType,
     StopFailure,
 )
 
@@ -57,14 +60,17 @@ hooks:
   {grace: 0, leftover: kill, log: 64K, retry: 1s, memory_max: 1G, processes_max: 99, cpu_weight: 50,
    sandbox: strict}
 retention: {releases: 1, bundles: 0, deployments: 9, size: 5G, age: 2d}
+consul:
+  {address: "https://consul.example:8501", token_file: consul-token, ca_file: /tls/ca,
+   cert_file: /tls/c, key_file: /tls/k, datacenter: eu, prefix: shop/deploy}
 x-note: anything
 """
     assert load(config, text) == Settings(
         state_dir=Path("/srv/state"),
         run_dir=Path("/srv/run"),
         sources=(
-            SourceSettings("directory", "/srv/drop", "shop", "blue"),
-            SourceSettings("directory", "/srv/all", "", "web"),
+            SourceSettings(SourceType.DIRECTORY, "/srv/drop", "shop", "blue", 0.5),
+            SourceSettings(SourceType.DIRECTORY, "/srv/all", "", "web", 0.5),
         ),
         poll_seconds=0.5,
         group="web",
@@ -76,6 +82,15 @@ x-note: anything
         limits=Limits(2**30, 3 * 2**29, 10, 8, 50, 0, 5),
         hooks=HookSettings(0.0, Leftover.KILL, 65536, 1.0, 2**30, 99, 50, Sandbox.STRICT),
         retention=Retention(1, 0, 9, 5 * 2**30, 172800.0),
+        consul=ConsulSettings(
+            "https://consul.example:8501",
+            "consul-token",
+            "/tls/ca",
+            "/tls/c",
+            "/tls/k",
+            "eu",
+            "shop/deploy",
+        ),
     )
 
 
@@ -93,13 +108,41 @@ def test_the_shipped_file_gives_the_defaults_commented_out_or_not(config: Path) 
     uncommented = re.sub(r"^#(?=[a-z ])(?! )", "", text, flags=re.MULTILINE)
     uncommented = re.sub(r"^#(?=  )", "", uncommented, flags=re.MULTILINE)
     found = load(config, uncommented)
-    assert found.sources == (SourceSettings("directory", "/srv/deploy"),)
+    assert found.sources == (
+        SourceSettings(SourceType.DIRECTORY, "/srv/deploy", group="default", poll_seconds=2.0),
+        SourceSettings(
+            SourceType.S3,
+            application="shop",
+            group="default",
+            url="s3://bucket/prefix",
+            region="eu-west-1",
+        ),
+    )
     assert found.step_timeouts == {"fetch": 3600.0}
+    assert found.consul == ConsulSettings()
     assert {key for key in schema.schema("agent")["properties"] if f"\n{key}:" in uncommented} == (
         set(schema.schema("agent")["properties"])
     )
-    config.write_text(re.sub(r"^(sources|timeouts):\n(?:  .*\n)+", "", uncommented, flags=re.M))
+    config.write_text(
+        re.sub(r"^(sources|timeouts|consul):\n(?:  .*\n)+", "", uncommented, flags=re.M)
+    )
     assert load(config) == SYSTEM
+
+
+def test_consul_is_used_only_where_it_is_named(config: Path) -> None:
+    assert load(config, "consul: {}") == replace(SYSTEM, consul=ConsulSettings())
+    for wrong in (
+        "address: 127.0.0.1:8500",
+        "address: http://me:secret@127.0.0.1:8500",
+        "address: unix://run/consul.sock",
+        "token_file: ../token",
+        "prefix: /deploy",
+        "prefix: deploy/",
+        "token: 8d2a",
+    ):
+        with pytest.raises(AgentError) as caught:
+            load(config, f"consul: {{{wrong}}}")
+        assert caught.value.code is Code.CONFIG_INVALID, wrong
 
 
 def test_conf_d_is_merged_in_the_order_of_names(config: Path) -> None:
@@ -141,9 +184,10 @@ hooks: {leftover: yes}
 EXPECTED = """\
 agent.yaml:1:1: error: stats: unknown key (did you mean starts?)
 agent.yaml:2:16: error: poll_interval: must be a duration such as 30s, 5m or 1h, is 'often'
-agent.yaml:4:12: error: type: must be directory, is 'directori' (did you mean directory?)
+agent.yaml:4:12: error: type: must be directory, http or s3, is 'directori' (did you mean\
+ directory?)
 agent.yaml:4:29: error: path: must be an absolute path, is 'srv'
-agent.yaml:5:5: error: sources, entry 2: has no path
+agent.yaml:5:5: error: sources, entry 2: has no path, which a source of type directory needs
 agent.yaml:6:12: error: fetsch: unknown step (did you mean fetch?)
 agent.yaml:6:30: error: plan: must be a duration such as 30s, 5m or 1h, is '0s'
 agent.yaml:7:18: error: bundle: must be a size such as 64M or 20G, is -1

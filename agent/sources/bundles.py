@@ -1,0 +1,67 @@
+"""Fetches the bundles that lie in a store, by the source that named them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agent.model.deployment import Revision
+from agent.model.errors import AgentError, Code
+from agent.model.transfer import Fetched
+from agent.sources.pointer import PointerSource
+from agent.system import stores
+from agent.system.cancel import Cancel
+from agent.system.stores import Store
+
+
+class Bundles:
+    """What the fetch step is given."""
+
+    def __init__(self, sources: Sequence[PointerSource]) -> None:
+        self._sources = sources
+
+    async def fetch(
+        self,
+        revision: Revision,
+        target: Path,
+        *,
+        limit_bytes: int,
+        cancel: Cancel,
+        progress: Callable[[int, int], None],
+    ) -> Fetched:
+        """Stream a revision's bundle to `target`; what is there already of it is gone on with.
+
+        Raises AgentError; TransientError for what may be had later. The caller checks the digest.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            store, key = await self._find(revision, stack)
+            return await store.download(
+                key,
+                target,
+                size=revision.size,
+                limit_bytes=limit_bytes,
+                cancel=cancel,
+                progress=progress,
+            )
+
+    async def _find(
+        self, revision: Revision, stack: contextlib.AsyncExitStack
+    ) -> tuple[Store, str]:
+        """The store and key of the bundle; a store that is of no source is closed by `stack`."""
+        for source in self._sources:
+            found = await source.store_of(revision)
+            if found is not None:
+                return found
+        parts = urlsplit(revision.bundle)
+        if parts.scheme not in ("http", "https"):
+            raise AgentError(
+                f"cannot fetch {revision.bundle}: no source of agent.yaml knows this place",
+                code=Code.BUNDLE_MISSING,
+                remedy="Add the source that it lies in, then run: agentctl retry",
+            )
+        # no token is given to a place that only a manifest names
+        store = stores.open_http(f"{parts.scheme}://{parts.netloc}")
+        stack.push_async_callback(store.close)
+        return store, parts.path.lstrip("/")
