@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.formats import admission
+from agent.formats import admission, minisign
 from agent.publish import layout
 from agent.system.secret_key import SecretKey
-from tests import gate, publishing
+from tests import gate, objectstore, publishing
+from tests.agent_host import AgentHost
 from tests.objectstore import ObjectStore
 from tests.publishing import APPLICATION, PRODUCTION, Team
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -340,6 +342,39 @@ def test_ci_servers_are_told_where_it_failed(team: Team) -> None:
     done = team.agentctl(*PROMOTE, TEAMCITY_VERSION="2026.1")
     assert done.stdout.count("##teamcity[buildProblem ") == 1
     assert "##teamcity[setParameter name='deploy.outcome' value='partial']" in done.stdout
+
+
+# on a host
+
+
+def test_a_host_deploys_what_is_published_and_what_is_put_back(
+    object_store: ObjectStore, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishing.ensure_buckets(object_store)
+    team = publishing.make_team(object_store, state_dir, state_dir.name)
+    for name, value in objectstore.environment_of(objectstore.ACME).items():
+        monkeypatch.setenv(name, value)
+    keys = state_dir / "keys.d"
+    keys.mkdir()
+    (keys / "test.pub").write_bytes(minisign.dump_public_key(team.keys["test"].public))
+    source = (
+        f"{{type: s3, url: 's3://acme-test/{team.prefix}',"
+        f" application: {APPLICATION}, region: us-east-1, endpoint: '{object_store.endpoint}',"
+        " path_style: true, poll_interval: 0.1s}"
+    )
+    host = AgentHost(state_dir, f"sources: [{source}]\nkeys_dir: {keys}\n")
+    try:
+        host.start()
+        back = ("--application", APPLICATION, "--version", "1.213")
+        for what, version in (
+            ([str(team.bundle("1.213"))], "1.213"),
+            ([str(team.bundle("1.214"))], "1.214"),
+            (back, "1.213"),
+        ):
+            team.ok("push", *what, "--to", "test")
+            wait_until(lambda version=version: host.serving() == version, 30)
+    finally:
+        host.clear()
 
 
 # in the middle
