@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ REGIONS = ("eu", "us", "ap")
 ACCOUNTS = (objectstore.ACME, objectstore.PARTNER)
 PRODUCTION = tuple(f"{account.name}-{region}" for account in ACCOUNTS for region in REGIONS)
 BUCKETS = ("acme-test", *PRODUCTION)
+PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
 
 
 def ensure_buckets(store: ObjectStore) -> None:
@@ -72,10 +74,6 @@ class Team:
         content = {"release.json": json.dumps(described), **files}
         return bundles.make_bundle(self.folder, version, files=content)
 
-    def argv(self, *args: str) -> list[str]:
-        """Agentctl's."""
-        return [sys.executable, "-m", "agent.cli.main", *args]
-
     def environ(self, **more: str) -> dict[str, str]:
         """What a CI build has: credentials in a file, nothing of AWS or a CI server beside it."""
         ours = ("AWS_", "TEAMCITY", "GITHUB", "DEPLOY_AGENT")
@@ -114,6 +112,18 @@ class Team:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
+    def promote(self, *more: str) -> subprocess.CompletedProcess[str]:
+        """Promote from test to production."""
+        return self.agentctl(*PROMOTE, *more)
+
+    def start_promote(self) -> subprocess.Popen[str]:
+        """The same in a process of its own, which goes on meanwhile."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "agent.cli.main", *PROMOTE],
+            cwd=self.folder, env=self.environ(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
     # what lies in the store, seen by AWS's own client
 
     def read(self, bucket: str, key: str) -> bytes:
@@ -135,6 +145,10 @@ class Team:
                 f"{bucket}/{each['Key']}": each["ETag"] for each in answer.get("Contents", ())
             }
         return found
+
+    def versions(self) -> list[str]:
+        """What the hosts of production desire, in the order of PRODUCTION."""
+        return [self.desired(each, environment="production").version for each in PRODUCTION]
 
     def desired(self, bucket: str, *, environment: str, group: str = "default") -> Manifest:
         """What a host there follows, once it has checked the signature as hosts do."""
@@ -183,3 +197,10 @@ def _target(team: Team, bucket: str) -> dict[str, Any]:
         "path_style": True,
         "profile": bucket.partition("-")[0],
     }
+
+
+def closed_port() -> str:
+    """Where nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"

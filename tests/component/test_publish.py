@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,8 +10,7 @@ import pytest
 
 from agent.formats import admission, minisign
 from agent.publish import layout
-from agent.system.secret_key import SecretKey
-from tests import gate, objectstore, publishing
+from tests import objectstore, publishing
 from tests.agent_host import AgentHost
 from tests.objectstore import ObjectStore
 from tests.publishing import APPLICATION, PRODUCTION, Team
@@ -23,36 +19,17 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
-
-
 @pytest.fixture
 def team(object_store: ObjectStore, tmp_path: Path) -> Team:
     publishing.ensure_buckets(object_store)
     return publishing.make_team(object_store, tmp_path, tmp_path.name)
 
 
-def closed_port() -> str:
-    """Where nobody listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-
-def promote(team: Team, *more: str) -> subprocess.CompletedProcess[str]:
-    return team.agentctl(*PROMOTE, *more)
-
-
-def versions(team: Team) -> list[str]:
-    """What the hosts of production desire, by bucket."""
-    return [team.desired(bucket, environment="production").version for bucket in PRODUCTION]
-
-
 def test_two_accounts_and_three_regions_in_one_command(team: Team) -> None:
     bundle = team.bundle("1.214")
     pushed = team.ok("push", str(bundle), "--to", "test")
     assert [each["bundle"] for each in pushed["targets"]] == ["uploaded"]
-    promoted = team.ok(*PROMOTE)
+    promoted = team.ok(*publishing.PROMOTE)
     assert promoted["outcome"] == "done"
     assert [each["name"] for each in promoted["targets"]] == list(PRODUCTION)
     for bucket in PRODUCTION:
@@ -87,110 +64,38 @@ def test_dry_run_only_reads(team: Team) -> None:
     assert team.objects() == {}
     team.ok("push", bundle, "--to", "test")
     before = team.objects()
-    assert promote(team, "--dry-run").returncode == 0
+    assert team.promote("--dry-run").returncode == 0
     assert team.objects() == before
 
 
 def test_with_one_target_down_nothing_is_flipped_unless_in_part(team: Team) -> None:
     team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    assert promote(team).returncode == 0
+    assert team.promote().returncode == 0
     team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    team.target("production", "partner-us")["endpoint"] = closed_port()
+    team.target("production", "partner-us")["endpoint"] = publishing.closed_port()
     team.write()
 
-    done = promote(team)
+    done = team.promote()
     assert done.returncode == 1
     assert "partner-us/" in done.stderr
     assert "connection refused" in done.stderr
     assert "where: production/partner-us" in done.stderr
     assert "no pointer was flipped (partner-us failed)" in done.stderr
-    assert versions(team) == ["1.213"] * 6
+    assert team.versions() == ["1.213"] * 6
     bundles = [name for name in team.objects() if "/bundles/" in name]
     assert len(bundles) == 2 + 6 + 5  # the others were uploaded all the same
 
-    done = promote(team, "--partial")
+    done = team.promote("--partial")
     assert done.returncode == 11
     assert "1 of 6 pointers do not follow it (partner-us failed)" in done.stderr
-    assert sorted(versions(team)) == ["1.213", *["1.214"] * 5]
+    assert sorted(team.versions()) == ["1.213", *["1.214"] * 5]
 
     team.target("production", "partner-us")["endpoint"] = team.store.endpoint
     team.write()
-    resumed = team.ok(*PROMOTE)
+    resumed = team.ok(*publishing.PROMOTE)
     done_now = {each["name"]: each["groups"][0]["pointer"] for each in resumed["targets"]}
     assert done_now == dict.fromkeys(PRODUCTION, "right") | {"partner-us": "flipped"}
-    assert versions(team) == ["1.214"] * 6
-
-
-def test_foreign_rights_are_named_with_their_target(team: Team) -> None:
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    team.target("production", "partner-ap")["profile"] = "acme"
-    team.write()
-    before = team.objects()
-    done = promote(team)
-    assert done.returncode == 1
-    assert "[source-denied]" in done.stderr
-    assert "where: production/partner-ap" in done.stderr
-    assert not any("release.json" in name for name in team.objects().keys() - before.keys())
-
-
-def test_a_missing_bucket_is_not_taken_for_an_empty_one(team: Team) -> None:
-    team.target("test", "acme-test")["url"] = "s3://acme-tset/x"
-    team.write()
-    done = team.agentctl("push", str(team.bundle("1.214")), "--to", "test", "--dry-run")
-    assert done.returncode == 1
-    assert "acme-tset" in done.stderr
-
-
-def test_what_another_key_signed_is_not_promoted(team: Team) -> None:
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    (team.folder / "test.key").write_bytes(SecretKey.generate().dump())
-    before = team.objects()
-    done = promote(team)
-    assert done.returncode == 1
-    assert "[manifest-refused]" in done.stderr
-    assert "it is signed with the key" in done.stderr
-    assert team.objects() == before
-
-
-def test_what_nobody_signed_is_not_promoted_nor_put_back(team: Team) -> None:
-    team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    evil = json.loads(team.read("acme-test", layout.index_key(APPLICATION, "1.213")))
-    evil["bundle"]["sha256"] = "ab" * 32
-    text = json.dumps(evil).encode()
-    team.put("acme-test", layout.index_key(APPLICATION, "1.213"), text)
-    back = ("push", "--application", APPLICATION, "--version", "1.213", "--to", "test")
-    for done in (promote(team, "--version", "1.213"), team.agentctl(*back)):
-        assert done.returncode == 1
-        assert "it is not signed [manifest-refused]" in done.stderr
-    team.put("acme-test", layout.pointer_key(APPLICATION, "default"), text)
-    done = promote(team)
-    assert done.returncode == 1
-    assert "it is not signed [manifest-refused]" in done.stderr
-
-
-def test_an_old_signed_manifest_is_not_taken_for_another_version(team: Team) -> None:
-    team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    old = team.read("acme-test", layout.index_key(APPLICATION, "1.213"))
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    team.put("acme-test", layout.index_key(APPLICATION, "1.214"), old)
-    done = promote(team, "--version", "1.214")
-    assert done.returncode == 1
-    assert "it is of 1.213 [manifest-refused]" in done.stderr
-
-
-@pytest.mark.parametrize("cut", [0, 1], ids=["same size", "shorter"])
-def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team, cut: int) -> None:
-    bundle = team.bundle("1.214")
-    digest = team.ok("push", str(bundle), "--to", "test")["sha256"]
-    changed = bytearray(bundle.read_bytes())[cut:]
-    changed[40] ^= 1
-    team.put("acme-test", layout.bundle_key(APPLICATION, digest), bytes(changed))
-    before = team.objects()
-    done = promote(team)
-    assert done.returncode == 1
-    assert "it is not what was published [bundle-damaged]" in done.stderr
-    assert team.objects() == before
+    assert team.versions() == ["1.214"] * 6
 
 
 def test_what_one_target_cannot_tell_another_one_does(team: Team) -> None:
@@ -199,41 +104,12 @@ def test_what_one_target_cannot_tell_another_one_does(team: Team) -> None:
     team.environments["test"]["targets"].append(second)
     team.write()
     team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    team.target("test", "acme-test")["endpoint"] = closed_port()
+    team.target("test", "acme-test")["endpoint"] = publishing.closed_port()
     team.write()
-    done = promote(team)
+    done = team.promote()
     assert done.returncode == 0
     assert "test/acme-test: not asked: cannot read s3://acme-test/" in done.stdout
-    assert versions(team) == ["1.214"] * 6
-
-
-def test_which_version_is_meant_where_targets_differ(team: Team) -> None:
-    team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    second = {**team.target("test", "acme-test"), "name": "second"}
-    second["url"] += "/second"
-    team.environments["test"]["targets"].append(second)
-    team.write()
-    done = promote(team)
-    assert done.returncode == 1
-    assert "it is not one version [conflict]" in done.stderr
-    assert "| acme-test, default: 1.213\n    | second, default: none" in done.stderr
-    assert promote(team, "--version", "1.213").returncode == 0
-
-
-def test_a_version_never_changes(team: Team) -> None:
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    before = team.objects()
-    done = team.agentctl("push", str(team.bundle("1.214", **{"app/new": "x"})), "--to", "test")
-    assert done.returncode == 1
-    assert "another bundle with this version is there [conflict]" in done.stderr
-    assert team.objects() == before
-
-
-def test_production_takes_only_what_was_in_test(team: Team) -> None:
-    done = team.agentctl("push", str(team.bundle("1.214")), "--to", "production")
-    assert done.returncode == 1
-    assert f"agentctl promote {APPLICATION} --from test --to production" in done.stderr
-    assert team.objects() == {}
+    assert team.versions() == ["1.214"] * 6
 
 
 def test_flip_back_is_a_new_manifest_of_the_old_bundle(team: Team) -> None:
@@ -279,7 +155,7 @@ def test_a_manifest_is_renewed_once_half_of_its_time_is_over(team: Team) -> None
 
 def test_a_target_that_is_new_is_filled_from_the_others(team: Team) -> None:
     team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    assert promote(team).returncode == 0
+    assert team.promote().returncode == 0
     targets = team.environments["production"]["targets"]
     new = {**targets[0], "name": "new", "url": f"s3://acme-test/{team.prefix}/new"}
     targets.append(new | {"deployment_groups": ["default", "canary"]})
@@ -299,8 +175,8 @@ def test_unsigned_where_no_key_is_named(team: Team) -> None:
     assert found.serial
     assert found.expires == 0
     assert not any(name.endswith(".minisig") for name in team.objects())
-    assert promote(team).returncode == 0  # production has a key, and signs
-    assert versions(team) == ["1.214"] * 6
+    assert team.promote().returncode == 0  # production has a key, and signs
+    assert team.versions() == ["1.214"] * 6
 
 
 def test_a_few_hosts_first(team: Team) -> None:
@@ -319,7 +195,7 @@ def test_a_few_hosts_first(team: Team) -> None:
             team.ok("promote", APPLICATION, "--from", "canary", "--to", "production")
     seen = team.desired("acme-eu", environment="production", group="canary")
     assert seen.version == "1.214"
-    assert versions(team) == ["1.213"] * 6
+    assert team.versions() == ["1.213"] * 6
     team.ok("push", "--application", APPLICATION, "--version", "1.213", "--to", "canary")
     seen = team.desired("acme-eu", environment="production", group="canary")
     assert seen.version == "1.213"
@@ -327,11 +203,11 @@ def test_a_few_hosts_first(team: Team) -> None:
 
 def test_ci_servers_are_told_where_it_failed(team: Team) -> None:
     team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    team.target("production", "acme-us")["endpoint"] = closed_port()
+    team.target("production", "acme-us")["endpoint"] = publishing.closed_port()
     team.write()
     summary, outputs = team.folder / "summary", team.folder / "outputs"
     done = team.agentctl(
-        *PROMOTE, "--partial",
+        *publishing.PROMOTE, "--partial",
         GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(outputs),
     )  # fmt: skip
     assert done.returncode == 11
@@ -339,7 +215,7 @@ def test_ci_servers_are_told_where_it_failed(team: Team) -> None:
     assert "| acme-us/default | failed |" in summary.read_text()
     assert "| acme-eu/default | flipped, serial" in summary.read_text()
     assert "outcome<<end\npartial\nend\n" in outputs.read_text()
-    done = team.agentctl(*PROMOTE, TEAMCITY_VERSION="2026.1")
+    done = team.agentctl(*publishing.PROMOTE, TEAMCITY_VERSION="2026.1")
     assert done.stdout.count("##teamcity[buildProblem ") == 1
     assert "##teamcity[setParameter name='deploy.outcome' value='partial']" in done.stdout
 
@@ -377,89 +253,12 @@ def test_a_host_deploys_what_is_published_and_what_is_put_back(
         host.clear()
 
 
-# in the middle
-
-
-def start(team: Team, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        team.argv(*args), cwd=team.folder, env=team.environ(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("held_key", "flipped"), [("bundles/", False), ("default/release.json", True)],
-    ids=["uploading", "flipping"],
-)  # fmt: skip
-def test_killed_in_the_middle_and_run_again(team: Team, held_key: str, flipped: bool) -> None:
-    team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    assert promote(team).returncode == 0
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    pattern = f"PUT /acme-us/{team.prefix}/{APPLICATION}/{held_key}".encode()
-    with gate.gate(team.store.endpoint, pattern) as held:
-        team.target("production", "acme-us")["endpoint"] = held.endpoint
-        team.write()
-        with start(team, *PROMOTE) as running:
-            assert held.has_held.wait(30)
-            running.kill()
-            running.communicate(timeout=10)
-    seen = versions(team)  # each of them is one or the other, and signed
-    assert set(seen) <= {"1.213", "1.214"}
-    assert seen[:2] == ["1.214" if flipped else "1.213", "1.213"]
-
-    team.target("production", "acme-us")["endpoint"] = team.store.endpoint
-    team.write()
-    assert promote(team).returncode == 0
-    assert versions(team) == ["1.214"] * 6
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_told_to_stop_it_leaves_no_file(team: Team, number: int, code: int) -> None:
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    before = {path.name for path in team.folder.iterdir()}
-    pattern = f"PUT /acme-us/{team.prefix}/{APPLICATION}/bundles/".encode()
-    with gate.gate(team.store.endpoint, pattern) as held:
-        team.target("production", "acme-us")["endpoint"] = held.endpoint
-        team.write()
-        with start(team, *PROMOTE) as running:
-            assert held.has_held.wait(30)
-            running.send_signal(number)
-            said, _ = running.communicate(timeout=20)
-    assert running.returncode == code
-    assert "interrupted. Run the same command again" in said
-    assert {path.name for path in team.folder.iterdir()} == before
-
-
-def test_who_comes_second_changes_nothing(team: Team) -> None:
-    """The first publisher is held just before its first pointer; a second one overtakes it."""
-    team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    for version in ("1.214", "1.215"):
-        team.bundle(version)
-    assert promote(team).returncode == 0
-    team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    pattern = f"PUT /acme-eu/{team.prefix}/go-service/default/release.json HTTP".encode()
-    with gate.gate(team.store.endpoint, pattern) as held:
-        team.target("production", "acme-eu")["endpoint"] = held.endpoint
-        team.write()
-        with start(team, *PROMOTE) as slow:
-            assert held.has_held.wait(60)
-            team.target("production", "acme-eu")["endpoint"] = team.store.endpoint
-            team.write()
-            team.ok("push", str(team.bundle("1.215")), "--to", "test")
-            assert promote(team).returncode == 0
-            held.release()
-            said, _ = slow.communicate(timeout=60)
-    assert slow.returncode == 1, said
-    assert "somebody else changed it meanwhile, it is 1.215" in said
-    assert versions(team) == ["1.215"] * 6
-
-
 # what is where
 
 
 def test_releases_and_diff(team: Team) -> None:
     team.ok("push", str(team.bundle("1.213")), "--to", "test")
-    assert promote(team).returncode == 0
+    assert team.promote().returncode == 0
     team.ok("push", str(team.bundle("1.214", **{"app/new": "12345"})), "--to", "test")
 
     shown = team.ok("releases", APPLICATION)
@@ -488,14 +287,14 @@ def test_releases_warns_of_what_expires_and_of_what_nobody_signed(team: Team) ->
     team.environments["test"]["expires"] = "1h"
     team.write()
     team.ok("push", str(team.bundle("1.214")), "--to", "test")
-    assert promote(team).returncode == 0
+    assert team.promote().returncode == 0
     team.environments["test"]["expires"] = "10h"
     team.write()
     text = team.read("acme-eu", layout.pointer_key(APPLICATION, "default"))
     team.put(
         "acme-eu", layout.pointer_key(APPLICATION, "default"), text.replace(b"1.214", b"1.200")
     )
-    team.target("production", "partner-us")["endpoint"] = closed_port()
+    team.target("production", "partner-us")["endpoint"] = publishing.closed_port()
     team.write()
     done = team.agentctl("releases", APPLICATION)
     assert done.returncode == 11
