@@ -114,7 +114,8 @@ class Aws:
         session = sessions.Session(profile=self._profile or None)
         # also for a slow start of the network; each attempt takes a second at most
         session.set_config_variable("metadata_service_num_attempts", 2)
-        known = self._region or session.get_config_variable("region")
+        known = self._region or os.environ.get("AWS_REGION")  # which botocore does not read
+        known = known or session.get_config_variable("region")
         session.set_config_variable("region", known or _FALLBACK_REGION)
         # an endpoint in the region works where the global one is out of reach
         session.set_config_variable("sts_regional_endpoints", "regional")

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.transfer import Answer, Fetched, Patience
@@ -29,7 +28,7 @@ _RELEASE_BYTES = 8 * 2**20  # with up to 1000 assets
 
 def is_release_url(url: str) -> bool:
     """Whether it names a release in GitHub's API."""
-    return _RELEASE_PATH.fullmatch(urlsplit(url).path) is not None
+    return _RELEASE_PATH.fullmatch(web.split(url).path) is not None
 
 
 class GithubStore:
@@ -40,7 +39,7 @@ class GithubStore:
         self._token = token
         self._patience = patience
         self._web = Web(patience)
-        self._release: dict[str, Any] = {}
+        self._release: dict[str, Any] = {"assets": []}
         self._release_etag = ""
 
     def url_of(self, key: str) -> str:
@@ -89,14 +88,15 @@ class GithubStore:
     def _has_token(self) -> bool:
         return bool(self._token)
 
-    async def _find(self, key: str, doing: str) -> dict[str, Any]:
+    async def _find(self, key: str, doing: str) -> Mapping[str, Any]:
         """The asset's description, from the release's as it is now; raises AgentError."""
         await self._load_release(doing)
-        for asset in self._release.get("assets", ()):
+        for asset in self._release["assets"]:
             if asset.get("name") == _name_of(key) and asset.get("state") == "uploaded":
                 if web.origin_of(asset["url"]) != web.origin_of(self._base):
                     raise _unusable(doing, "the asset's URL is on another host")
-                return dict(asset)
+                found: Mapping[str, Any] = asset
+                return found
         raise NotFound(
             f"cannot {doing}: the release {self._release.get('tag_name', '')} has no such asset",
             code=Code.NOT_FOUND,
@@ -123,7 +123,7 @@ class GithubStore:
                 release = json.loads(await stream.read(_RELEASE_BYTES))
             except (ValueError, RecursionError) as error:
                 raise _unusable(doing, "GitHub's answer is not JSON") from error
-            if not isinstance(release, dict):
+            if not _is_release(release):
                 raise _unusable(doing, "GitHub's answer describes no release")
             self._release, self._release_etag = release, stream.headers.get("ETag", "")
 
@@ -139,6 +139,14 @@ class GithubStore:
             async with stream:
                 raise _too_many(stream, with_token=self._has_token)
         return stream
+
+
+def _is_release(value: object) -> bool:
+    assets = value.get("assets") if isinstance(value, dict) else None
+    return isinstance(assets, list) and all(
+        isinstance(each, dict) and "id" in each and web.split(str(each.get("url"))).netloc
+        for each in assets
+    )
 
 
 def _name_of(key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.transfer import Answer, Fetched, Patience
@@ -86,7 +86,7 @@ async def follow(client: Web, call: Call) -> Stream:
         if stream.status not in _REDIRECTS or not location:
             return stream
         async with stream:
-            call = _redirected(call, urljoin(call.url, location))
+            call = _redirected(call, location)
     raise AgentError(
         f"cannot {call.doing}: it was redirected more than {_MOST_REDIRECTS} times",
         code=Code.SOURCE_UNAVAILABLE,
@@ -94,8 +94,13 @@ async def follow(client: Web, call: Call) -> Stream:
     )
 
 
-def _redirected(call: Call, url: str) -> Call:
-    before, after = web.origin_of(call.url), web.origin_of(url)
+def _redirected(call: Call, location: str) -> Call:
+    before = web.origin_of(call.url)
+    try:
+        url = urljoin(call.url, location)
+        after = web.origin_of(url)
+    except ValueError:
+        url, after = "", ("", "", 0)
     if after[0] not in ("http", "https") or (before[0] == "https" and after[0] == "http"):
         raise AgentError(
             f"cannot {call.doing}: it is redirected from {before[0]} to {after[0] or 'nowhere'}",
@@ -158,7 +163,7 @@ def checked_key(key: str) -> str:
 
 def checked_base(url: str, token: str) -> str:
     """The URL without a slash at its end; raises AgentError where it cannot be a store's."""
-    parts = urlsplit(url)
+    parts = web.split(url)
     problem = remedy = ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
         problem = f"{url!r} is not an http:// or https:// URL"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from agent.model.errors import AgentError, Code
 from agent.model.transfer import S3Place
+from agent.system import web
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -59,8 +60,7 @@ class S3Address:
 
 def parse_place(place: S3Place) -> S3Address:
     """The address of a place; raises AgentError with what is wrong in it."""
-    parts = urlsplit(place.url)
-    endpoint = urlsplit(place.endpoint)
+    parts, endpoint = web.split(place.url), web.split(place.endpoint)
     prefix = parts.path.strip("/")
     problem = ""
     if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc):
@@ -75,7 +75,7 @@ def parse_place(place: S3Place) -> S3Address:
         problem = "its endpoint is more than scheme, host and port"
     if problem:
         raise AgentError(
-            f"cannot use {parts.scheme}://{parts.netloc}{parts.path}: {problem}",
+            f"cannot use {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: {problem}",
             code=Code.CONFIG_INVALID,
             remedy="Write it as url: s3://bucket/prefix, with region: or endpoint: beside it",
         )

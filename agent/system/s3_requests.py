@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
 
 from agent.model.errors import AgentError
 from agent.model.transfer import Patience, S3Place
+from agent.system import web
 from agent.system.s3_address import S3Address
 from agent.system.s3_errors import Asked, Fault, error_of, parse_fault
 from agent.system.web import Call, Slice, Stream, Web
@@ -97,9 +97,9 @@ class S3Requests:
     async def _load(self) -> Aws:
         async with self._loading:
             if self._aws is None:
-                module = await asyncio.to_thread(_import_aws)
+                kind = await asyncio.to_thread(_import_aws)
                 place = self._place
-                aws = module(profile=place.profile, role_arn=place.role_arn, region=place.region)
+                aws = kind(profile=place.profile, role_arn=place.role_arn, region=place.region)
                 self._region = place.region or await aws.default_region()
                 self._aws = aws
             return self._aws
@@ -120,18 +120,13 @@ class S3Requests:
     def _checked(self, location: str, fault: Fault, request: S3Request) -> str:
         """Where a new bucket is served until its name has spread: a host of the same store."""
         here = self._address.request_url(self._region, request.name, request.query)
-        there = urljoin(here, location)
-        own, other = urlsplit(here), urlsplit(there)
+        own, other = web.split(here), web.split(location)
         is_aws = not self._address.endpoint and (other.hostname or "").endswith(
             (".amazonaws.com", ".amazonaws.com.cn")
         )
-        if (
-            not location
-            or own.scheme != other.scheme
-            or not (is_aws or own.hostname == other.hostname)
-        ):
+        if own.scheme != other.scheme or not (is_aws or own.hostname == other.hostname):
             raise error_of(fault, self._asked(request))
-        return there
+        return location
 
     def _asked(self, request: S3Request) -> Asked:
         role = self._place.role_arn.split(":")

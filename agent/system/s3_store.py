@@ -171,11 +171,14 @@ class S3Store:
                 return await stream.read(_PAGE_BYTES)
 
         root = s3_errors.parse_xml(await try_again(self._patience, attempt))
-        if root is None or root.tag != "ListBucketResult":
+        try:
+            if root is None or root.tag != "ListBucketResult":
+                raise ValueError
+            page = [self._listed(each) for each in root.iter("Contents")]
+        except ValueError as error:
             raise AgentError(
                 f"cannot {doing}: the answer is not S3's", code=Code.SOURCE_UNAVAILABLE
-            )
-        page = [self._listed(each) for each in root.iter("Contents")]
+            ) from error
         return page, root.findtext("NextContinuationToken", "")
 
     def _listed(self, entry: ET.Element) -> ObjectInfo:

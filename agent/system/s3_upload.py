@@ -29,6 +29,7 @@ _MOST_PARTS = 10_000
 _BLOCK_BYTES = 2**20
 _XML_BYTES = 64 * 1024
 _ABORT_SECONDS = 30.0
+_ANSWER_SECONDS = 600.0  # S3 puts parts together for minutes, with spaces to keep the connection
 
 
 class Upload:
@@ -138,11 +139,26 @@ class Upload:
             body=body,
             sha256=hashlib.sha256(body).hexdigest(),
         )
-        headers, answer = await self._send(request)
-        found = parse_xml(answer)
-        if found is None or found.tag == "Error":  # S3 says 200 before it knows
-            raise self._requests.fault_in(answer, request)
+        try:
+            headers, answer = await self._send(request)
+            found = parse_xml(answer)
+            if found is None or found.tag == "Error":  # S3 says 200 before it knows
+                raise self._requests.fault_in(answer, request)
+        except AgentError:
+            # the first attempt may have succeeded, and only its answer was lost
+            there = await self._look()
+            if there is None:
+                raise
+            return there
         return {**headers, "ETag": found.findtext("ETag", "")}
+
+    async def _look(self) -> Mapping[str, str] | None:
+        """Headers of what is there, None where it is not this file."""
+        with contextlib.suppress(AgentError):
+            headers, _ = await self._send(self._request("HEAD"))
+            if headers.get("x-amz-meta-sha256") == self._sha256:
+                return headers
+        return None
 
     async def _abort(self, upload_id: str) -> None:
         """Have the parts removed, which are paid for."""
@@ -155,7 +171,7 @@ class Upload:
     async def _send(self, request: S3Request) -> tuple[Mapping[str, str], bytes]:
         async def attempt() -> tuple[Mapping[str, str], bytes]:
             async with await self._requests.open(request) as stream:
-                return stream.headers, await stream.read(_XML_BYTES)
+                return stream.headers, await stream.read(_XML_BYTES, seconds=_ANSWER_SECONDS)
 
         return await try_again(self._patience, attempt)
 

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import yarl
@@ -83,11 +83,14 @@ class Stream:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _broken(self.doing, error, self._patience) from error
 
-    async def read(self, limit_bytes: int) -> bytes:
-        """All of a small body; raises AgentError beyond limit_bytes."""
+    async def read(self, limit_bytes: int, *, seconds: float = 0.0) -> bytes:
+        """All of a small body; raises AgentError beyond limit_bytes.
+
+        seconds: in which it has to be here, 0.0 for slow_seconds of our patience.
+        """
         body = bytearray()
         try:
-            async with asyncio.timeout(self._patience.slow_seconds):
+            async with asyncio.timeout(seconds or self._patience.slow_seconds):
                 async for piece in self.pieces():
                     body += piece
                     if len(body) > limit_bytes:
@@ -175,6 +178,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
     return 0.0
 
 
+def split(url: str) -> SplitResult:
+    """The parts of a URL; all of them empty where it is none ("http://[", a port of 99999)."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+    return parts
+
+
 def origin_of(url: str) -> tuple[str, str, int]:
     """Scheme, host and port: who would see a token that is sent there."""
     parts = urlsplit(url)
@@ -184,14 +197,10 @@ def origin_of(url: str) -> tuple[str, str, int]:
 
 def is_loopback(host: str) -> bool:
     """Whether a name or an address is this host itself."""
-    return host == "localhost" or (_address(host) or ipaddress.ip_address("0.0.0.0")).is_loopback  # noqa: S104
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host)
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return None
+        return host == "localhost"
 
 
 def _proxy_for(url: str) -> tuple[yarl.URL | None, dict[str, str]]:
@@ -218,16 +227,20 @@ async def _read_slice(
 ) -> AsyncIterator[bytes]:
     """The bytes to send. guard: runs out where the other side takes none for stall_seconds."""
     loop = asyncio.get_running_loop()
-    left = part.length
-    file = await asyncio.to_thread(part.path.open, "rb", 0)
-    try:
-        await asyncio.to_thread(file.seek, part.start)
-        while left and (piece := await asyncio.to_thread(file.read, min(_BUFFER_BYTES, left))):
-            left -= len(piece)
-            guard.reschedule(loop.time() + (stall_seconds if left else 2 * stall_seconds))
-            yield piece
-    finally:
-        file.close()
+    at, end = part.start, part.start + part.length
+    while at < end and (
+        piece := await asyncio.to_thread(_read_piece, part.path, at, min(_BUFFER_BYTES, end - at))
+    ):
+        at += len(piece)
+        guard.reschedule(loop.time() + (stall_seconds if at < end else 2 * stall_seconds))
+        yield piece
+
+
+def _read_piece(path: Path, start: int, length: int) -> bytes:
+    """Opened for each piece: an upload may be cancelled anywhere, and leaves no open file."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def _broken(doing: str, error: Exception, patience: Patience) -> AgentError:

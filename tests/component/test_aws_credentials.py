@@ -233,11 +233,29 @@ async def test_the_role_of_an_ec2_host(server: WebServer, imds: WebServer) -> No
     assert server.requests[0].headers["x-amz-security-token"] == "t"
 
 
-async def test_region_of_the_profile(server: WebServer, home: Path) -> None:
+@pytest.mark.parametrize(
+    ("named", "region"),
+    [
+        ({}, "eu-north-1"),
+        ({"AWS_DEFAULT_REGION": "eu-south-1"}, "eu-south-1"),
+        ({"AWS_REGION": "eu-west-3", "AWS_DEFAULT_REGION": "eu-south-1"}, "eu-west-3"),
+    ],
+)
+async def test_region_of_environment_and_profile(
+    server: WebServer,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: dict[str, str],
+    region: str,
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
     write_profile(home, "default", "AKIAFILE")
     (home / ".aws/config").write_text("[default]\nregion = eu-north-1\n")
     place = S3Place("s3://acme", endpoint=server.url, path_style=True)
     store = stores.open_s3(place, patience=PATIENT)
     await store.head("b")
     await store.close()
-    assert "/eu-north-1/s3/aws4_request" in server.requests[0].headers["authorization"]
+    assert f"/{region}/s3/aws4_request" in server.requests[0].headers["authorization"]

@@ -138,7 +138,7 @@ async def test_an_asset_elsewhere_does_not_get_the_token(github: Github, store: 
     assert github.storage.requests == []
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"null"])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"assets": [{"name": "x"}]}'])
 async def test_answers_that_are_none(github: Github, store: Store, body: bytes) -> None:
     assert github.server is not None
     github.server.answering = lambda _: answer(200, body)

@@ -111,9 +111,14 @@ async def test_redirects_end(server: WebServer, store: Store) -> None:
     assert len(server.requests) == 6
 
 
-async def test_a_redirect_to_a_file(server: WebServer, store: Store) -> None:
-    server.answering = lambda _: answer(302, location="file:///etc/shadow")
-    assert "it is redirected from http to file" in (await failure(store)).message
+@pytest.mark.parametrize(
+    ("location", "where"), [("file:///etc/shadow", "file"), ("http://[", "nowhere")]
+)
+async def test_a_redirect_to_no_server(
+    server: WebServer, store: Store, location: str, where: str
+) -> None:
+    server.answering = lambda _: answer(302, location=location)
+    assert f"it is redirected from http to {where}" in (await failure(store)).message
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -183,6 +188,8 @@ def certificate(state_dir: Path) -> ssl.SSLContext:
     ("url", "token", "words"),
     [
         ("ftp://x.example/", "", "is not an http:// or https:// URL"),
+        ("http://[/", "", "is not an http:// or https:// URL"),
+        ("https://x.example:99999/", "", "is not an http:// or https:// URL"),
         ("https:///path", "", "is not an http:// or https:// URL"),
         ("https://user:hunter2-token@x.example/", "", "the URL of x.example has a password"),
         ("https://x.example/?sig=hunter2-token", "", "the URL of x.example has a password"),

@@ -265,6 +265,16 @@ async def test_a_redirect_out_of_the_store(server: WebServer, store: WritableSto
     assert len(server.requests) == 1
 
 
+SIZELESS = b"<ListBucketResult><Contents><Size>x</Size></Contents></ListBucketResult>"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", SIZELESS])
+async def test_lists_that_are_none(server: WebServer, store: WritableStore, body: bytes) -> None:
+    server.answering = lambda _: answer(200, body)
+    with pytest.raises(AgentError, match="the answer is not S3's"):
+        await store.list("")
+
+
 async def test_an_entity_bomb_is_not_read(server: WebServer, store: WritableStore) -> None:
     bomb = '<!DOCTYPE e [<!ENTITY a "xxxxxxxxxx">]><Error><Code>&a;&a;</Code></Error>'
     server.answering = lambda _: answer(400, bomb.encode())
@@ -315,6 +325,41 @@ async def test_a_success_that_is_none(
         await store.upload("b", state_dir / "b", sha256=digest, progress=lambda *_: None)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_an_answer_that_was_lost(
+    server: WebServer,
+    store: WritableStore,
+    state_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_there: bool,
+) -> None:
+    """The parts were put together, and whoever asks again is told that there are none."""
+    monkeypatch.setattr(s3_upload, "ONE_REQUEST_BYTES", 10)
+    (state_dir / "b").write_bytes(bytes(5000))
+    digest = hashlib.sha256(bytes(5000)).hexdigest()
+    completed: list[Request] = []
+
+    def answering(request: Request) -> bytes:
+        if "uploads=" in request.target:
+            return answer(200, b"<R><UploadId>U1</UploadId></R>")
+        if request.method == "POST":
+            completed.append(request)
+            return b"" if len(completed) == 1 else fault(404, "NoSuchUpload")
+        if request.method == "HEAD":
+            return answer(200, x_amz_meta_sha256=digest) if is_there else answer(404)
+        return answer(200, etag='"p"')
+
+    server.answering = answering
+    uploading = store.upload("b", state_dir / "b", sha256=digest, progress=lambda *_: None)
+    if is_there:
+        assert (await uploading).size == 5000
+    else:
+        with pytest.raises(AgentError, match="NoSuchUpload"):
+            await uploading
+    assert len(completed) == 2
+
+
 async def test_an_etag_is_no_digest(
     server: WebServer, store: WritableStore, state_dir: Path
 ) -> None:
@@ -332,6 +377,8 @@ async def test_an_etag_is_no_digest(
         (S3Place("s3://acme/a/../b"), "its prefix has"),
         (S3Place("s3://acme/a?b"), "its prefix has"),
         (S3Place("s3://acme/a", region="eu_west.evil.example/"), "is no region"),
+        (S3Place("s3://[/a"), "it is not s3://bucket/prefix"),
+        (S3Place("s3://acme/a", endpoint="http://x.example:99999"), "is not an http:// or"),
         (S3Place("s3://acme/a", endpoint="acme.example"), "is not an http:// or https:// URL"),
         (S3Place("s3://acme/a", endpoint="https://x.example/y"), "more than scheme, host and port"),
     ],
