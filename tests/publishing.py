@@ -85,18 +85,19 @@ class Team:
             "PYTHONPATH": str(ROOT),
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
+            "TMPDIR": str(self.folder),  # who is killed leaves what it had there
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "credentials"),
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
             **more,
         }
 
-    def agentctl(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run it to its end in the folder; in this process, which saves it half a second."""
+    def agentctl(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end in the folder; in this process, which saves half a second."""
         out, err = io.StringIO(), io.StringIO()
         with (
             contextlib.chdir(self.folder),
-            mock.patch.dict(os.environ, self.environ(), clear=True),
+            mock.patch.dict(os.environ, self.environ(**more), clear=True),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):

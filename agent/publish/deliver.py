@@ -6,16 +6,17 @@ so a run that was interrupted, or failed in part, is gone on with by the same co
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.formats import admission, manifest
 from agent.model.environments import Environment
 from agent.model.errors import AgentError, Code, Conflict
 from agent.model.manifest import Manifest
-from agent.publish import layout, places, reading
+from agent.publish import layout, places, reading, standing
 from agent.publish.places import Place
 from agent.publish.reading import Written
 from agent.publish.results import (
@@ -26,6 +27,7 @@ from agent.publish.results import (
     TargetResult,
 )
 from agent.publish.signing import Keys
+from agent.publish.standing import Standing, Wanted
 from agent.publish.telling import Teller
 
 # Gives the bundle as a file; called only where a target lacks it.
@@ -46,17 +48,6 @@ class Order:
     source: str
     is_dry_run: bool = False
     is_partial: bool = False
-
-
-@dataclass(slots=True)
-class _Standing:
-    """What was found at a target. texts: the new pointers by group, of those to be flipped."""
-
-    pointers: dict[str, Written]
-    right: set[str]
-    has_bundle: bool
-    index: Written
-    texts: dict[str, bytes] = field(default_factory=dict)
 
 
 async def deliver(
@@ -85,7 +76,7 @@ class _Run:
         self._described = described
         self._bundle = reading.bundle_of(described)
         self._teller = teller
-        self._standing: dict[Place, _Standing] = {}
+        self._standing: dict[Place, Standing] = {}
         self._results = {
             place: TargetResult(
                 place.target.name,
@@ -108,82 +99,25 @@ class _Run:
 
     async def look(self) -> None:
         """Read what stands at every target. Raises Conflict where the version is another bundle."""
+        order = self._order
+        wanted = Wanted(self._described, order.keys.ring, order.environment.expires_seconds)
 
         async def work(place: Place) -> None:
-            self._standing[place] = await self._look(place)
+            self._standing[place] = await standing.look(place, wanted)
 
         await self._at_each(list(self._results), work)
         self._standing = {each: self._standing[each] for each in self._good()}  # in their order
-        for place, standing in self._standing.items():
-            self._refuse_other_bytes(place, standing.index)
-            self._results[place].bundle = (
-                BundleResult.THERE if standing.has_bundle else BundleResult.MISSING
-            )
+        for place, found in self._standing.items():
+            standing.refuse_other_bytes(place, self._described, found.index)
+            if found.has_bundle:
+                self._results[place].bundle = BundleResult.THERE
             for group in self._results[place].groups:
-                pointer = standing.pointers[group.group]
+                pointer = found.pointers[group.group]
                 group.before, group.serial = pointer.version, pointer.serial
                 group.expires = pointer.manifest.expires if pointer.manifest else 0.0
-                if group.group in standing.right:
+                if group.group in found.right:
                     group.pointer = PointerResult.RIGHT
         self._write_texts()
-
-    async def _look(self, place: Place) -> _Standing:
-        application, digest = self._described.application, self._bundle.sha256
-        pointers, right = {}, set()
-        for group in place.target.groups:
-            pointers[group] = await reading.read_pointer(place, application, group)
-            if await self._is_right(place, pointers[group], group):
-                right.add(group)
-        index = await reading.read_index(place, application, self._described.version)
-        info = await place.store.head(layout.bundle_key(application, digest))
-        has_bundle = info is not None and info.size == self._bundle.size
-        return _Standing(pointers, right, has_bundle, index)
-
-    async def _is_right(self, place: Place, pointer: Written, group: str) -> bool:
-        """Whether hosts that follow it get this revision, and go on to for long enough."""
-        if not (self._is_same(pointer, group) and self._lasts(pointer)):
-            return False
-        if self._order.keys.ring is None:
-            return True
-        try:
-            await reading.ensure_signed(
-                place, pointer, self._described.application, self._order.keys.ring
-            )
-        except AgentError as error:
-            if error.code is Code.MANIFEST_REFUSED:
-                return False
-            raise
-        return True
-
-    def _is_same(self, pointer: Written, group: str) -> bool:
-        found = pointer.manifest
-        return (
-            found is not None
-            and found.version == self._described.version
-            and found.bundle == self._bundle
-            and found.deployment_group == group
-        )
-
-    def _lasts(self, pointer: Written) -> bool:
-        """A manifest is renewed once half of its time is over."""
-        assert pointer.manifest is not None
-        lasting = self._order.environment.expires_seconds
-        if not lasting:
-            return pointer.manifest.expires == 0
-        return time.time() + lasting / 2 <= pointer.manifest.expires
-
-    def _refuse_other_bytes(self, place: Place, index: Written) -> None:
-        found = index.manifest
-        if found is None or reading.bundle_of(found).sha256 == self._bundle.sha256:
-            return
-        digest = reading.bundle_of(found).sha256
-        raise Conflict(
-            f"cannot publish {self._described.application} {self._described.version} to"
-            f" {place.name}: another bundle with this version is there",
-            code=Code.CONFLICT,
-            details=(f"there: sha256 {digest}", f"here:  sha256 {self._bundle.sha256}"),
-            remedy="A version never changes: give the new bundle a version of its own",
-        )
 
     # what is to be
 
@@ -195,9 +129,9 @@ class _Run:
         taken = [each for each in seen if each <= now + admission.SERIAL_AHEAD_SECONDS]
         serial = max([now, *(each + 1 for each in taken)])
         lasting = self._order.environment.expires_seconds
-        for place, standing in self._standing.items():
+        for place, found in self._standing.items():
             for group in self._results[place].groups:
-                if group.group in standing.right:
+                if group.group in found.right:
                     continue
                 made = replace(
                     self._described,
@@ -205,17 +139,17 @@ class _Run:
                     serial=serial,
                     expires=float(now + int(lasting)) if lasting else 0.0,
                 )
-                standing.texts[group.group] = manifest.dump_manifest(made)
+                found.texts[group.group] = manifest.dump_manifest(made)
 
     def foresee(self) -> None:
         """Note what would happen, had it been asked for."""
         would_flip = self._may_go_on()
-        for place, standing in self._standing.items():
+        for place, found in self._standing.items():
             result = self._results[place]
-            if not standing.has_bundle:
+            if not found.has_bundle:
                 result.bundle = BundleResult.WOULD_UPLOAD
             for group in result.groups:
-                if would_flip and group.group in standing.texts:
+                if would_flip and group.group in found.texts:
                     group.pointer = PointerResult.WOULD_FLIP
 
     async def upload(self, fetch: Fetch) -> None:
@@ -255,12 +189,8 @@ class _Run:
             await self._at_each(self._good(), work)
 
     def _signature(self, group: str, text: bytes) -> bytes:
-        """The .minisig of a new pointer; b"" where nothing is signed."""
-        secret, described = self._order.keys.secret, self._described
-        if secret is None:
-            return b""
-        comment = f"{described.application} {described.version} {group} release.json"
-        return secret.sign(text, trusted_comment=comment)
+        comment = f"{self._described.application} {self._described.version} {group} release.json"
+        return self._order.keys.sign(text, comment=comment)
 
     # the flip
 
@@ -283,25 +213,37 @@ class _Run:
             text = self._standing[place].texts.get(result.group)
             if text is None:
                 continue
-            await self._write_pointer(place, result.group, text)
-            made = manifest.parse_pointer(text)
-            result.pointer = PointerResult.FLIPPED
-            result.serial, result.expires = made.serial, made.expires
-            self._teller.say(f"{place.name}: {result.group} flipped to {made.version}")
-            await self._write_twin(place, result.group, text)
+            seen = await self._write_pointer(place, result.group, text)
+            assert seen.manifest is not None
+            result.serial, result.expires = seen.serial, seen.manifest.expires
+            if seen.text == text:
+                result.pointer = PointerResult.FLIPPED
+                self._teller.say(f"{place.name}: {result.group} flipped to {seen.version}")
+                await self._write_twin(place, result.group, text)
+            else:
+                result.pointer = PointerResult.RIGHT
 
-    async def _write_pointer(self, place: Place, group: str, text: bytes) -> None:
-        """Replace exactly what was seen at the beginning. Raises Conflict."""
+    async def _write_pointer(self, place: Place, group: str, text: bytes) -> Written:
+        """Replace what was seen at the beginning, and give what is there now.
+
+        Raises Conflict where somebody else wrote another revision there meanwhile.
+        """
         before = self._standing[place].pointers[group]
         now = await reading.read_pointer(place, self._described.application, group)
-        if now.text != before.text:
-            raise _overtaken(place, now)
-        try:
-            await place.store.write(before.key, text, replaces=now.etag)
-        except Conflict as error:
+        if now.text == before.text:
+            with contextlib.suppress(Conflict):  # it may be ours all the same: a lost answer
+                await place.store.write(before.key, text, replaces=now.etag)
+                return replace(before, text=text, manifest=manifest.parse_pointer(text))
             now = await reading.read_pointer(place, self._described.application, group)
-            if now.text != text:  # else it was written, and only the answer lost
-                raise _overtaken(place, now) from error
+        if standing.is_same(self._described, now.manifest, group):
+            return now
+        found = f"it is {now.version}, serial {now.serial}" if now.manifest else "it is unreadable"
+        raise Conflict(
+            f"cannot flip {place.store.url_of(now.key)}: somebody else changed it meanwhile,"
+            f" {found}",
+            code=Code.CONFLICT,
+            remedy="Agree on what is to be desired, then run this again",
+        )
 
     async def _write_twin(self, place: Place, group: str, text: bytes) -> None:
         """The signature where people with minisign look for it; hosts do without it."""
@@ -337,12 +279,3 @@ class _Run:
                 self._teller.say(f"{place.name}: failed: {error.message}")
 
         await places.at_each(chosen, told)
-
-
-def _overtaken(place: Place, now: Written) -> Conflict:
-    found = f"it is {now.version}, serial {now.serial}" if now.manifest else "it cannot be read"
-    return Conflict(
-        f"cannot flip {place.store.url_of(now.key)}: somebody else changed it meanwhile, {found}",
-        code=Code.CONFLICT,
-        remedy="Agree on what is to be desired, then run this again",
-    )

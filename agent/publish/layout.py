@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 
 MANIFEST = "release.json"
+MOST_VERSIONS = 10_000
+"""So many are listed; they come by name, so the newest could be among those left out."""
 
 
 def bundle_key(application: str, digest: str) -> str:

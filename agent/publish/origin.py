@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.formats import wording
-from agent.model.errors import AgentError, Code, Conflict, NotFound, TransientError
+from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.model.manifest import BundleRef, Manifest
 from agent.publish import layout, places, reading
 from agent.publish.places import Place
@@ -20,6 +20,7 @@ from agent.system.keyring import KeyRing
 T = TypeVar("T")
 
 _FEW = 3
+_OUT_OF_REACH = {Code.SOURCE_UNAVAILABLE, Code.SOURCE_DENIED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,16 @@ class Origin:
         failure: AgentError | None = None
         for place in self.places:
             try:
-                if await place.store.head(key) is None:
+                info = await place.store.head(key)
+                if info is None:
                     continue
+                if info.size != bundle.size:
+                    raise _altered(place, key, f"{bundle.size} bytes", f"{info.size} bytes")
                 await self._download(place, key, bundle, path)
                 return path
-            except TransientError as error:
+            except AgentError as error:
+                if error.code not in _OUT_OF_REACH:
+                    raise
                 self.teller.say(f"{place.name}: failed: {error.message}")
                 failure = failure or error
         raise failure or AgentError(
@@ -126,23 +132,19 @@ class Origin:
             key, path, size=bundle.size, limit_bytes=bundle.size, cancel=Cancel(), progress=progress
         )
         if fetched.sha256 != bundle.sha256:
-            raise AgentError(
-                f"cannot use {place.store.url_of(key)}: it is not what was published",
-                code=Code.BUNDLE_DAMAGED,
-                details=(f"published: sha256 {bundle.sha256}", f"there now: {fetched.sha256}"),
-                remedy="Find out who changed it; then remove it there, and push the bundle again",
-            )
+            there = f"sha256 {fetched.sha256}"
+            raise _altered(place, key, f"sha256 {bundle.sha256}", there)
         self.teller.say(f"{place.name}: bundle fetched")
 
     async def _ask(self, work: Callable[[Place], Awaitable[T]]) -> dict[Place, T]:
-        """What the targets that can be reached say; raises AgentError if none can, or for others.
+        """What the targets that can be reached say; raises AgentError if none can.
 
-        A target that is down is told and left out: the rest of them know as well.
+        One that is down, or not for us to read, is told and left out: the others know as well.
         """
         good: dict[Place, T] = {}
         down: list[AgentError] = []
         for place, answer in (await places.at_each(self.places, work)).items():
-            if isinstance(answer, TransientError):
+            if isinstance(answer, AgentError) and answer.code in _OUT_OF_REACH:
                 down.append(answer)
                 self.teller.say(f"{place.name}: not asked: {answer.message}")
             elif isinstance(answer, AgentError):
@@ -162,7 +164,7 @@ class Origin:
 
     async def _unknown(self, application: str, version: str) -> NotFound:
         async def work(place: Place) -> list[str]:
-            listed = await place.store.list(layout.index_prefix(application))
+            listed = await reading.list_versions(place, application)
             return [layout.indexed_version(each.key) for each in listed]
 
         known = {each for versions in (await self._ask(work)).values() for each in versions}
@@ -173,6 +175,15 @@ class Origin:
             remedy=(f"Is {wording.listed(near)} meant? " if near else "")
             + f"See what is there, by: agentctl releases {application}",
         )
+
+
+def _altered(place: Place, key: str, published: str, there: str) -> AgentError:
+    return AgentError(
+        f"cannot use {place.store.url_of(key)}: it is not what was published",
+        code=Code.BUNDLE_DAMAGED,
+        details=(f"published: {published}", f"there now: {there}"),
+        remedy="Find out who changed it; then remove it there, and push the bundle again",
+    )
 
 
 def _identity(found: Manifest | None) -> tuple[str, str]:

@@ -42,7 +42,7 @@ async def opened(
     """
     async with AsyncExitStack() as closing:
         found: dict[str, tuple[Place, ...]] = {}
-        for environment in environments:
+        for environment in dict.fromkeys(environments):
             places = []
             for target in environment.targets:
                 store = stores.open_s3(target.place, warn=warn)

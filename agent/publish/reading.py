@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.formats import manifest
 from agent.model.errors import AgentError, Code, NotFound
 from agent.model.manifest import BundleRef, Manifest
+from agent.model.transfer import ObjectInfo
 from agent.publish import layout
 from agent.publish.places import Place
 from agent.system.keyring import KeyRing
@@ -44,6 +45,11 @@ async def read_pointer(place: Place, application: str, group: str) -> Written:
 async def read_index(place: Place, application: str, version: str) -> Written:
     """The last manifest of a version. Raises AgentError if the store does not answer."""
     return await _read(place, layout.index_key(application, version), application)
+
+
+async def list_versions(place: Place, application: str) -> list[ObjectInfo]:
+    """The index entries of all versions; layout.indexed_version has their names."""
+    return await place.store.list(layout.index_prefix(application), limit=layout.MOST_VERSIONS)
 
 
 async def _read(place: Place, key: str, application: str) -> Written:

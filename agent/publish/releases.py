@@ -69,7 +69,7 @@ async def overview(
             await _follow(place, application, group, rings[place.environment])
             for group in place.target.groups
         ]
-        return _Seen(followed, await place.store.list(layout.index_prefix(application)))
+        return _Seen(followed, await reading.list_versions(place, application))
 
     seen: dict[Place, _Seen] = {}
     failures: dict[str, AgentError] = {}

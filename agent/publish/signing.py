@@ -22,6 +22,10 @@ class Keys:
     secret: SecretKey | None = None
     ring: KeyRing | None = None
 
+    def sign(self, text: bytes, *, comment: str) -> bytes:
+        """The .minisig of a text; b"" where nothing is signed."""
+        return self.secret.sign(text, trusted_comment=comment) if self.secret else b""
+
 
 def load_to_publish(environment: Environment) -> Keys:
     """The keys to publish with; takes seconds where the secret one has a password.

@@ -54,7 +54,7 @@ class Upload:
         self._sha256 = sha256
         self._progress = progress
         self._size = 0
-        self._sent = 0
+        self._sent: dict[int, int] = {}  # where a part begins: how much of it
 
     async def run(self) -> tuple[Mapping[str, str], int]:
         """Headers of S3's last answer, and the file's size; raises AgentError."""
@@ -67,13 +67,12 @@ class Upload:
             raise from_os_error(error, f"read {self._source}", code=Code.BUNDLE_MISSING) from error
 
     async def _at_once(self) -> Mapping[str, str]:
-        whole = Slice(self._source, 0, self._size)
+        whole = self._slice(0, self._size)
         self._check_digest(await asyncio.to_thread(_digest, whole, hashlib.sha256()))
         checksum = base64.b64encode(bytes.fromhex(self._sha256)).decode()
         request = self._request("PUT", headers={**self._meta(), "x-amz-checksum-sha256": checksum})
         request = dataclasses.replace(request, body=whole, sha256=self._sha256)
         headers, _ = await self._send(request)
-        self._progress(self._size, self._size)
         return headers
 
     async def _in_parts(self) -> Mapping[str, str]:
@@ -104,7 +103,7 @@ class Upload:
             async with asyncio.TaskGroup() as group:
                 for number, start in enumerate(starts, start=1):
                     await places.acquire()
-                    part = Slice(self._source, start, min(size, self._size - start))
+                    part = self._slice(start, min(size, self._size - start))
                     digest = await asyncio.to_thread(_digest, part, whole)
                     sending.append(
                         group.create_task(self._send_part(upload_id, number, part, digest, places))
@@ -123,8 +122,6 @@ class Upload:
             headers, _ = await self._send(request)
         finally:
             places.release()
-        self._sent += part.length
-        self._progress(self._sent, self._size)
         return headers.get("ETag", "")
 
     async def _complete(self, upload_id: str, etags: list[str]) -> Mapping[str, str]:
@@ -167,6 +164,13 @@ class Upload:
         with contextlib.suppress(AgentError, TimeoutError):
             async with asyncio.timeout(_ABORT_SECONDS):
                 await self._send(request)
+
+    def _slice(self, start: int, length: int) -> Slice:
+        def sent(done: int) -> None:
+            self._sent[start] = done
+            self._progress(sum(self._sent.values()), self._size)
+
+        return Slice(self._source, start, length, sent)
 
     async def _send(self, request: S3Request) -> tuple[Mapping[str, str], bytes]:
         async def attempt() -> tuple[Mapping[str, str], bytes]:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -32,11 +32,15 @@ _METADATA = frozenset({"169.254.169.254", "fd00:ec2::254"})
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a file, to be sent from the disk."""
+    """A part of a file, to be sent from the disk.
+
+    sent: is told how many of its bytes are on their way; from 0 again where it is sent again.
+    """
 
     path: Path
     start: int
     length: int
+    sent: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,7 @@ async def _read_slice(
         at += len(piece)
         guard.reschedule(loop.time() + (stall_seconds if at < end else 2 * stall_seconds))
         yield piece
+        part.sent(at - part.start)
 
 
 def _read_piece(path: Path, start: int, length: int) -> bytes:

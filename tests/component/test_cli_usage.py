@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agent.cli.main import COMMANDS
-from tests.component.cli_server import agentctl
+from tests.component.cli_server import ROOT, agentctl
+
+EXAMPLE = str(ROOT / "examples" / "deploy.yaml")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,19 @@ from tests.component.cli_server import agentctl
         (["hold", "--reason", "x", "--for", "0s"], "not longer than nothing"),
         (["deploy", "x.zip", "--detach", "--foreground"], "cannot detach"),
         (["deploy", "x.zip", "--config", "x.yaml"], "--config"),
+        (["push", "x.zip"], "required: --to"),
+        (["push", "--to", "test"], "no bundle is named"),
+        (["push", "--to", "test", "--version", "1.214"], "no bundle is named"),
+        (["push", "x.zip", "--to", "test", "--environments", "/none"], "cannot read /none"),
+        (["push", "x.zip", "--to", "tset", "--environments", EXAMPLE], "did you mean test?"),
+        (["push", "/x.zip", "--to", "test", "--environments", EXAMPLE], "there is no such file"),
+        (["push", EXAMPLE, "--to", "test", "--environments", EXAMPLE], "it is no zip"),
+        (["promote", "shop", "--to", "test"], "required: --from"),
+        (
+            ["promote", "shop", "--from", "test", "--to", "test", "--environments", EXAMPLE],
+            "itself",
+        ),
+        (["diff", "shop", "test", "--environments", EXAMPLE], "cannot compare test: with what?"),
     ],
 )
 def test_wrong_usage(args: list[str], said: str) -> None:
@@ -52,6 +67,8 @@ def test_help_of_each_command(command: str) -> None:
 def test_help_tells_exit_codes() -> None:
     shown = agentctl("status", "--help").stdout
     assert all(f"\n  {code} " in shown for code in (0, 3, 4, 150, 151, 152, 153, 154, 156))
+    shown = agentctl("push", "--help").stdout
+    assert all(f"\n  {code} " in shown for code in (0, 1, 2, 11, 130))
     for command in ("deploy", "rollback", "retry"):
         shown = agentctl(command, "--help").stdout
         assert all(f"\n  {code} " in shown for code in (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 130))

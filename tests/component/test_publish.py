@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -10,14 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.formats import admission
+from agent.formats import admission, minisign
 from agent.publish import layout
 from agent.system.secret_key import SecretKey
-from tests import gate, publishing
+from tests import gate, objectstore, publishing
+from tests.agent_host import AgentHost
 from tests.objectstore import ObjectStore
 from tests.publishing import APPLICATION, PRODUCTION, Team
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def closed_port() -> str:
 
 
 def promote(team: Team, *more: str) -> subprocess.CompletedProcess[str]:
-    return team.agentctl("promote", APPLICATION, "--from", "test", "--to", "production", *more)
+    return team.agentctl(*PROMOTE, *more)
 
 
 def versions(team: Team) -> list[str]:
@@ -46,7 +52,7 @@ def test_two_accounts_and_three_regions_in_one_command(team: Team) -> None:
     bundle = team.bundle("1.214")
     pushed = team.ok("push", str(bundle), "--to", "test")
     assert [each["bundle"] for each in pushed["targets"]] == ["uploaded"]
-    promoted = team.ok("promote", APPLICATION, "--from", "test", "--to", "production")
+    promoted = team.ok(*PROMOTE)
     assert promoted["outcome"] == "done"
     assert [each["name"] for each in promoted["targets"]] == list(PRODUCTION)
     for bucket in PRODUCTION:
@@ -109,7 +115,7 @@ def test_with_one_target_down_nothing_is_flipped_unless_in_part(team: Team) -> N
 
     team.target("production", "partner-us")["endpoint"] = team.store.endpoint
     team.write()
-    resumed = team.ok("promote", APPLICATION, "--from", "test", "--to", "production")
+    resumed = team.ok(*PROMOTE)
     done_now = {each["name"]: each["groups"][0]["pointer"] for each in resumed["targets"]}
     assert done_now == dict.fromkeys(PRODUCTION, "right") | {"partner-us": "flipped"}
     assert versions(team) == ["1.214"] * 6
@@ -173,10 +179,11 @@ def test_an_old_signed_manifest_is_not_taken_for_another_version(team: Team) -> 
     assert "it is of 1.213 [manifest-refused]" in done.stderr
 
 
-def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team) -> None:
+@pytest.mark.parametrize("cut", [0, 1], ids=["same size", "shorter"])
+def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team, cut: int) -> None:
     bundle = team.bundle("1.214")
     digest = team.ok("push", str(bundle), "--to", "test")["sha256"]
-    changed = bytearray(bundle.read_bytes())
+    changed = bytearray(bundle.read_bytes())[cut:]
     changed[40] ^= 1
     team.put("acme-test", layout.bundle_key(APPLICATION, digest), bytes(changed))
     before = team.objects()
@@ -184,6 +191,33 @@ def test_a_bundle_whose_bytes_were_changed_is_refused(team: Team) -> None:
     assert done.returncode == 1
     assert "it is not what was published [bundle-damaged]" in done.stderr
     assert team.objects() == before
+
+
+def test_what_one_target_cannot_tell_another_one_does(team: Team) -> None:
+    second = {**team.target("test", "acme-test"), "name": "second"}
+    second["url"] += "/second"
+    team.environments["test"]["targets"].append(second)
+    team.write()
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.target("test", "acme-test")["endpoint"] = closed_port()
+    team.write()
+    done = promote(team)
+    assert done.returncode == 0
+    assert "test/acme-test: not asked: cannot read s3://acme-test/" in done.stdout
+    assert versions(team) == ["1.214"] * 6
+
+
+def test_which_version_is_meant_where_targets_differ(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.213")), "--to", "test")
+    second = {**team.target("test", "acme-test"), "name": "second"}
+    second["url"] += "/second"
+    team.environments["test"]["targets"].append(second)
+    team.write()
+    done = promote(team)
+    assert done.returncode == 1
+    assert "it is not one version [conflict]" in done.stderr
+    assert "| acme-test, default: 1.213\n    | second, default: none" in done.stderr
+    assert promote(team, "--version", "1.213").returncode == 0
 
 
 def test_a_version_never_changes(team: Team) -> None:
@@ -269,6 +303,80 @@ def test_unsigned_where_no_key_is_named(team: Team) -> None:
     assert versions(team) == ["1.214"] * 6
 
 
+def test_a_few_hosts_first(team: Team) -> None:
+    """Two environments in one bucket, each with deployment groups of its own."""
+    canary = {**team.target("production", "acme-eu"), "deployment_groups": ["canary"]}
+    team.environments["canary"] = {
+        **team.environments["production"],
+        "targets": [canary],
+    }
+    team.environments["production"]["requires"] = ["canary"]
+    team.write()
+    for version in ("1.213", "1.214"):
+        team.ok("push", str(team.bundle(version)), "--to", "test")
+        team.ok("promote", APPLICATION, "--from", "test", "--to", "canary")
+        if version == "1.213":
+            team.ok("promote", APPLICATION, "--from", "canary", "--to", "production")
+    seen = team.desired("acme-eu", environment="production", group="canary")
+    assert seen.version == "1.214"
+    assert versions(team) == ["1.213"] * 6
+    team.ok("push", "--application", APPLICATION, "--version", "1.213", "--to", "canary")
+    seen = team.desired("acme-eu", environment="production", group="canary")
+    assert seen.version == "1.213"
+
+
+def test_ci_servers_are_told_where_it_failed(team: Team) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    team.target("production", "acme-us")["endpoint"] = closed_port()
+    team.write()
+    summary, outputs = team.folder / "summary", team.folder / "outputs"
+    done = team.agentctl(
+        *PROMOTE, "--partial",
+        GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(outputs),
+    )  # fmt: skip
+    assert done.returncode == 11
+    assert "::error title=source-unavailable::go-service 1.214 is desired in a part" in done.stdout
+    assert "| acme-us/default | failed |" in summary.read_text()
+    assert "| acme-eu/default | flipped, serial" in summary.read_text()
+    assert "outcome<<end\npartial\nend\n" in outputs.read_text()
+    done = team.agentctl(*PROMOTE, TEAMCITY_VERSION="2026.1")
+    assert done.stdout.count("##teamcity[buildProblem ") == 1
+    assert "##teamcity[setParameter name='deploy.outcome' value='partial']" in done.stdout
+
+
+# on a host
+
+
+def test_a_host_deploys_what_is_published_and_what_is_put_back(
+    object_store: ObjectStore, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishing.ensure_buckets(object_store)
+    team = publishing.make_team(object_store, state_dir, state_dir.name)
+    for name, value in objectstore.environment_of(objectstore.ACME).items():
+        monkeypatch.setenv(name, value)
+    keys = state_dir / "keys.d"
+    keys.mkdir()
+    (keys / "test.pub").write_bytes(minisign.dump_public_key(team.keys["test"].public))
+    source = (
+        f"{{type: s3, url: 's3://acme-test/{team.prefix}',"
+        f" application: {APPLICATION}, region: us-east-1, endpoint: '{object_store.endpoint}',"
+        " path_style: true, poll_interval: 0.1s}"
+    )
+    host = AgentHost(state_dir, f"sources: [{source}]\nkeys_dir: {keys}\n")
+    try:
+        host.start()
+        back = ("--application", APPLICATION, "--version", "1.213")
+        for what, version in (
+            ([str(team.bundle("1.213"))], "1.213"),
+            ([str(team.bundle("1.214"))], "1.214"),
+            (back, "1.213"),
+        ):
+            team.ok("push", *what, "--to", "test")
+            wait_until(lambda version=version: host.serving() == version, 30)
+    finally:
+        host.clear()
+
+
 # in the middle
 
 
@@ -277,9 +385,6 @@ def start(team: Team, *args: str) -> subprocess.Popen[str]:
         team.argv(*args), cwd=team.folder, env=team.environ(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-
-
-PROMOTE = ("promote", APPLICATION, "--from", "test", "--to", "production")
 
 
 @pytest.mark.parametrize(
@@ -306,6 +411,23 @@ def test_killed_in_the_middle_and_run_again(team: Team, held_key: str, flipped: 
     team.write()
     assert promote(team).returncode == 0
     assert versions(team) == ["1.214"] * 6
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_told_to_stop_it_leaves_no_file(team: Team, number: int, code: int) -> None:
+    team.ok("push", str(team.bundle("1.214")), "--to", "test")
+    before = {path.name for path in team.folder.iterdir()}
+    pattern = f"PUT /acme-us/{team.prefix}/{APPLICATION}/bundles/".encode()
+    with gate.gate(team.store.endpoint, pattern) as held:
+        team.target("production", "acme-us")["endpoint"] = held.endpoint
+        team.write()
+        with start(team, *PROMOTE) as running:
+            assert held.has_held.wait(30)
+            running.send_signal(number)
+            said, _ = running.communicate(timeout=20)
+    assert running.returncode == code
+    assert "interrupted. Run the same command again" in said
+    assert {path.name for path in team.folder.iterdir()} == before
 
 
 def test_who_comes_second_changes_nothing(team: Team) -> None:

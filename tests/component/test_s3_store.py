@@ -76,6 +76,9 @@ async def test_a_bundle_goes_up_and_down(
     seen: list[tuple[int, int]] = []
     info = await store.upload("b.zip", source, sha256=DIGEST, progress=lambda *at: seen.append(at))
     assert (info.key, info.size) == ("b.zip", len(BODY))
+    assert [total for _, total in seen] == [len(BODY)] * len(seen)
+    assert len(seen) > 2  # not only once it is over
+    assert seen == sorted(seen)
     assert seen[-1] == (len(BODY), len(BODY))
     fetched = await fetch(store, "b.zip", state_dir / "b", size=len(BODY))
     assert (fetched.sha256, fetched.size) == (DIGEST, len(BODY))
