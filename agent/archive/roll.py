@@ -19,7 +19,7 @@ from agent.model.settings import Limits
 
 _FILE_BITS = 0o755  # kept of a mode; never writable by others, no setuid, setgid, sticky
 _OWNER_BITS = 0o600
-_SPECIAL_BITS = 0o7000
+SPECIAL_BITS = 0o7000
 _LINK_HOPS = 40  # the kernel's own limit
 
 
@@ -72,17 +72,13 @@ class Roll:
     def admit(self, member: Member) -> Member | None:
         """A member as it will be written; None for folders, and for macOS's extras."""
         path = self._last = names.clean(member.path)
-        self.entries += 1
-        if self.entries > self._limits.members:
-            raise over_limit(f"more than {self._limits.members} entries", "members")
+        self._count_entry()
         if not path:
             return None
         if names.is_skipped(path):
             self._skipped.add(path)
             return None
-        if path.count("/") >= self._limits.depth:
-            remedy = "Pack it less deep, or raise limits.depth in agent.yaml."
-            raise refused(member.path, f"lies deeper than {self._limits.depth} folders", remedy)
+        self._check_depth(path)
         folder = path if member.kind is EntryKind.DIR else path.rpartition("/")[0]
         if folder != self._folder:
             self._note_folder(folder)
@@ -96,6 +92,19 @@ class Roll:
         if path == member.path and mode == member.mode:
             return member
         return member._replace(path=path, mode=mode)
+
+    def admit_known(self, folder: str, name: str, size: int) -> None:
+        """Admit a file whose entry was admitted before, headers and all: the limits are left."""
+        self._count_entry()
+        self._count_file(size)
+        path = f"{folder}/{name}" if folder else name
+        if folder != self._folder:
+            self._check_depth(path)
+            self._note_folder(folder)
+        elif not folder and len(self._tops) < 2:
+            self._tops.add("")
+        if not path.isascii():
+            self._note_form(path)
 
     def judge(self) -> None:
         """Apply the rules that need all entries, and see whether one folder wraps them all.
@@ -147,17 +156,30 @@ class Roll:
 
     def _admit_file(self, member: Member) -> int:
         """Count one file against the limits; its mode as it will be on disk."""
+        self._count_file(member.size)
+        if member.mode & SPECIAL_BITS:
+            self._special.add(member.path)
+        return member.mode & _FILE_BITS | _OWNER_BITS
+
+    def _count_entry(self) -> None:
+        self.entries += 1
+        if self.entries > self._limits.members:
+            raise over_limit(f"more than {self._limits.members} entries", "members")
+
+    def _count_file(self, size: int) -> None:
         self.files += 1
-        self.bytes += member.size
+        self.bytes += size
         if self.bytes > self._limits.unpacked_bytes:
             raise over_limit(
                 f"more than {self._limits.unpacked_bytes} bytes of content", "unpacked"
             )
         if self.bytes > max(RATIO_FROM_BYTES, self._bundle_bytes * self._limits.ratio):
             raise over_limit(f"more than {self._limits.ratio} times the bundle's size", "ratio")
-        if member.mode & _SPECIAL_BITS:
-            self._special.add(member.path)
-        return member.mode & _FILE_BITS | _OWNER_BITS
+
+    def _check_depth(self, path: str) -> None:
+        if path.count("/") >= self._limits.depth:
+            remedy = "Pack it less deep, or raise limits.depth in agent.yaml."
+            raise refused(path, f"lies deeper than {self._limits.depth} folders", remedy)
 
     def _note_folder(self, folder: str) -> None:
         """Write down a folder and those above it, up to the first that is known."""

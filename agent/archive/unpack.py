@@ -21,7 +21,7 @@ from agent.archive.ahead import ahead
 from agent.archive.batches import Batches, SeekingBatches, StreamBatches, TarContent
 from agent.archive.draft import Draft
 from agent.archive.gunzip import Gunzip
-from agent.archive.index import Index
+from agent.archive.index import LEVEL, Index
 from agent.archive.member import Member
 from agent.archive.refusals import from_sqlite_error
 from agent.archive.roll import Roll
@@ -124,6 +124,7 @@ def _unpack_stream(request: _Request, fd: int, draft: Draft, roll: Roll) -> int:
     with contextlib.closing(ahead(gunzip.pieces())) as pieces:
         batches = StreamBatches(draft, roll, gunzip, pieces)
         linked = write_files(_work(request, batches, draft, strip=0, exact=exact))
+    draft.take_over()
     roll.judge()
     _finish(request.tree, draft, roll, strip=0, exact=exact)
     return linked
@@ -151,7 +152,8 @@ def _finish(tree: Path, draft: Draft, roll: Roll, *, strip: int, exact: bool) ->
                 made.folder(path[strip:], make=True)
             for pos, path, target in roll.links():
                 made.symlink(path[strip:], target)
-                draft.note_written([(pos, hashlib.sha256(target.encode()).digest(), None)])
+                digest = hashlib.sha256(target.encode()).digest()
+                draft.note_written([(pos, digest, None, None, None)])
         if roll.strip and not strip:
             _unwrap(tree)
     except OSError as error:
@@ -180,14 +182,14 @@ def _make_root(tree: Path) -> bool:
 
 
 def _usable(reuse: tuple[Path, Path] | None) -> tuple[Path | None, Path | None]:
-    """The old release's tree and index, if both are there and can be read."""
+    """The old release's tree and index, if both are there and can be read, and ours wrote them."""
     if reuse is None or not reuse[0].is_dir():
         return None, None
     try:
-        Index(reuse[1]).close()
+        with Index(reuse[1]) as old:
+            return reuse if old.level == LEVEL else (None, None)
     except AgentError:
         return None, None
-    return reuse
 
 
 def _cancellable(members: Iterator[Member], cancel: Cancel) -> Iterator[Member]:

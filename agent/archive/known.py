@@ -1,0 +1,101 @@
+"""Files of a tgz that the old release's had, byte for byte, taken over without reading headers.
+
+The index tells in which order the old archive had its files, how many bytes each took, and their
+digest, headers and all. Where the next bytes of the stream have it, they are that entry again: it
+passed the rules then, and is written down by one statement for a whole stretch of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from agent.archive.draft import Draft, Expected
+from agent.archive.maker import Wish
+from agent.archive.roll import Roll
+from agent.archive.tar_reader import BLOCK, PieceStream
+
+_LONGEST_PAUSE = 32
+
+
+class Stretch(NamedTuple):
+    """Files as the maker is asked to link them, and their content, in case it cannot."""
+
+    wishes: list[Wish]
+    contents: list[bytes]
+
+
+class Known:
+    """Compares a stream with what the old release's archive had at the same place."""
+
+    def __init__(self, draft: Draft, roll: Roll, stream: PieceStream) -> None:
+        self._draft = draft
+        self._roll = roll
+        self._stream = stream
+        self._rows = draft.expected_after(-1)
+        self._next = next(self._rows, None)
+        self._first = self._last = self._shift = 0  # the stretch that goes on
+        self._misses = self._pause = 0
+
+    def take(self, found: Stretch, room: int) -> int:
+        """Add the files that follow, of about `room` bytes at most; the bytes that they take.
+
+        The stream stands behind them then.
+        """
+        if self._next is None or self._pause:
+            self._pause = max(0, self._pause - 1)
+            return 0
+        taken = 0
+        while (row := self._next) is not None and taken < room:
+            content = self._read(row)
+            if content is None:
+                break
+            folder, _, name = row.path.rpartition("/")
+            self._roll.admit_known(folder, name, row.size)
+            found.wishes.append((folder, name, row.mode, row.size, row.mtime_ns, None))
+            found.contents.append(content)
+            taken += row.head + row.size
+            self._next = next(self._rows, None)
+        if taken:
+            self._misses = 0
+        else:  # entries that stand in another order are not looked for at every place
+            self._pause, self._misses = self._misses, min(2 * self._misses + 1, _LONGEST_PAUSE)
+        return taken
+
+    def _read(self, row: Expected) -> bytes | None:
+        """The content of an entry, if it stands here."""
+        padded = row.size + -row.size % BLOCK
+        there, at = self._stream.ahead(row.head + padded)
+        begin = at + row.head
+        content = there[begin : begin + row.size]
+        whole = hashlib.sha256(content)
+        whole.update(there[at:begin])
+        if whole.digest() != row.whole or len(there) < begin + padded:
+            return None
+        self._note(row.pos, self._stream.position() + row.head - row.pos)
+        self._stream.skip(row.head + padded)
+        return content
+
+    def _note(self, pos: int, shift: int) -> None:
+        """Take an entry into the stretch that goes on, or begin another one."""
+        if shift != self._shift or not self._last:
+            self.end_stretch()
+            self._first, self._shift = pos, shift
+        self._last = pos
+
+    def end_stretch(self) -> None:
+        """Write down the stretch that goes on, if there is one."""
+        if self._last:
+            self._draft.note_known(self._first, self._last, self._shift)
+        self._last = 0
+
+    def pass_by(self, path: str) -> None:
+        """An entry was read by its headers: what was behind it then is expected now."""
+        row = self._next
+        if row is None or row.path != path:
+            pos = self._draft.old_pos(path)
+            if pos is None:
+                return
+            self._rows = self._draft.expected_after(pos)
+        self.end_stretch()
+        self._next = next(self._rows, None)
