@@ -30,6 +30,8 @@ CREATE TABLE scratch.folders (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.forms (form TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.written (pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB, head INTEGER, whole BLOB);
 CREATE TABLE scratch.known (first INTEGER, last INTEGER, shift INTEGER);
+CREATE TEMP VIEW listed AS
+SELECT path, target FROM scratch.members UNION ALL SELECT path, target FROM main.entries;
 """
 
 # the same file in the old release, as far as headers tell: content is compared later
@@ -49,6 +51,9 @@ FROM scratch.members m {_OLD} WHERE o.path IS NULL"""  # noqa: S608 - our own te
 _COUNTS = "SELECT (SELECT count(*) FROM scratch.members), (SELECT count(*) FROM scratch.folders)"
 _ROW_BYTES = 400  # of index and scratch, for an entry
 
+_STRIP_KNOWN = """
+UPDATE entries SET path = substr(path, :strip + 1), pos = NULL, head = NULL, whole = NULL"""
+
 _FINISH_MEMBERS = """
 INSERT INTO entries
 SELECT substr(m.path, :strip + 1), iif(m.target IS NULL, 'file', 'link'), m.mode,
@@ -64,14 +69,11 @@ FROM scratch.folders WHERE length(path) > :strip"""
 
 _EXPECTED = "SELECT pos, path, mode, size, mtime_ns, head, whole FROM old.entries WHERE pos > ?"
 _OLD_POS = "SELECT pos FROM old.entries WHERE path = ?"
-_TAKE_MEMBERS = """
-INSERT INTO scratch.members
-SELECT o.pos + k.shift, o.path, o.mode, o.size, o.mtime_ns, NULL, o.size, 0, 0
-FROM scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last"""
-_TAKE_WRITTEN = """
-INSERT INTO scratch.written
-SELECT o.pos + k.shift, o.digest, o.raw, o.head, o.whole
-FROM scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last"""
+_TAKE_OVER = """
+INSERT INTO entries
+SELECT o.path, o.kind, o.mode, o.size, o.mtime_ns, o.digest, o.raw, o.target,
+  o.pos + k.shift, o.head, o.whole
+FROM scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last ORDER BY o.path"""
 
 
 class Expected(NamedTuple):
@@ -145,9 +147,8 @@ class Draft:
         self.db.execute("INSERT INTO scratch.known VALUES (?, ?, ?)", (first, last, shift))
 
     def take_over(self) -> None:
-        """Make what note_known() told part of the roll and of what was written."""
-        self.db.execute(_TAKE_MEMBERS)
-        self.db.execute(_TAKE_WRITTEN)
+        """Write what note_known() told into the index. Raises sqlite3.IntegrityError: it is there."""
+        self.db.execute(_TAKE_OVER)
 
     def note_written(self, rows: Iterable[Written]) -> None:
         """What was written."""
@@ -155,6 +156,8 @@ class Draft:
 
     def finish(self, strip: int) -> None:
         """Fill the index and give it its name. The caller syncs the file system."""
+        if strip:
+            self.db.execute(_STRIP_KNOWN, {"strip": strip})
         self.db.execute(_FINISH_MEMBERS, {"strip": strip})
         self.db.execute(_FINISH_FOLDERS, {"strip": strip})
         self.db.execute(f"CREATE INDEX main.{BY_POS}")

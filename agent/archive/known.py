@@ -45,36 +45,42 @@ class Known:
         if self._next is None or self._pause:
             self._pause = max(0, self._pause - 1)
             return 0
-        taken = 0
-        while (row := self._next) is not None and taken < room:
-            content = self._read(row)
-            if content is None:
-                break
-            folder, _, name = row.path.rpartition("/")
-            self._roll.admit_known(folder, name, row.size)
-            found.wishes.append((folder, name, row.mode, row.size, row.mtime_ns, None))
-            found.contents.append(content)
-            taken += row.head + row.size
-            self._next = next(self._rows, None)
+        count, taken = len(found.wishes), 0
+        while taken < room and (step := self._step(found, room - taken)):
+            taken += step
         if taken:
+            self._roll.admit_known(found.wishes[count:])
             self._misses = 0
         else:  # entries that stand in another order are not looked for at every place
             self._pause, self._misses = self._misses, min(2 * self._misses + 1, _LONGEST_PAUSE)
         return taken
 
-    def _read(self, row: Expected) -> bytes | None:
-        """The content of an entry, if it stands here."""
-        padded = row.size + -row.size % BLOCK
-        there, at = self._stream.ahead(row.head + padded)
-        begin = at + row.head
-        content = there[begin : begin + row.size]
-        whole = hashlib.sha256(content)
-        whole.update(there[at:begin])
-        if whole.digest() != row.whole or len(there) < begin + padded:
-            return None
-        self._note(row.pos, self._stream.position() + row.head - row.pos)
-        self._stream.skip(row.head + padded)
-        return content
+    def _step(self, found: Stretch, room: int) -> int:
+        """Add files as long as they lie in the same piece of the stream; as take()."""
+        if (row := self._next) is None:
+            return 0
+        there, first = self._stream.ahead(row.head + row.size + -row.size % BLOCK)
+        at, start = first, self._stream.position() - first
+        while row is not None and at - first < room:
+            pos, path, mode, size, mtime_ns, head, whole = row
+            begin = at + head
+            end = begin + size + -size % BLOCK
+            if end > len(there):
+                break
+            content = there[begin : begin + size]
+            digest = hashlib.sha256(content)
+            digest.update(there[at:begin])
+            if digest.digest() != whole:
+                break
+            self._note(pos, start + begin - pos)
+            folder, _, name = path.rpartition("/")
+            found.wishes.append((folder, name, mode, size, mtime_ns, None))
+            found.contents.append(content)
+            at = end
+            row = next(self._rows, None)
+        self._next = row
+        self._stream.skip(at - first)
+        return at - first
 
     def _note(self, pos: int, shift: int) -> None:
         """Take an entry into the stretch that goes on, or begin another one."""
