@@ -28,7 +28,8 @@ CREATE TABLE scratch.members (
   target TEXT, packed INTEGER, method INTEGER, crc INTEGER);
 CREATE TABLE scratch.folders (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.forms (form TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE scratch.written (pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB, head INTEGER, whole BLOB);
+CREATE TABLE scratch.written (
+  pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB, head INTEGER, whole BLOB);
 CREATE TABLE scratch.known (first INTEGER, last INTEGER, shift INTEGER);
 CREATE TEMP VIEW listed AS
 SELECT path, target FROM scratch.members UNION ALL SELECT path, target FROM main.entries;
@@ -51,6 +52,7 @@ FROM scratch.members m {_OLD} WHERE o.path IS NULL"""  # noqa: S608 - our own te
 _COUNTS = "SELECT (SELECT count(*) FROM scratch.members), (SELECT count(*) FROM scratch.folders)"
 _ROW_BYTES = 400  # of index and scratch, for an entry
 
+# in a wrapping folder every path is another than the one in the headers: nothing is known again
 _STRIP_KNOWN = """
 UPDATE entries SET path = substr(path, :strip + 1), pos = NULL, head = NULL, whole = NULL"""
 
@@ -59,7 +61,7 @@ INSERT INTO entries
 SELECT substr(m.path, :strip + 1), iif(m.target IS NULL, 'file', 'link'), m.mode,
   iif(m.target IS NULL, m.size, length(CAST(m.target AS BLOB))),
   iif(m.target IS NULL, m.mtime_ns, 0), w.digest, w.raw, m.target,
-  iif(w.head AND NOT :strip, m.pos, NULL), w.head, w.whole
+  iif(w.head AND NOT :strip, m.pos, NULL), iif(:strip, NULL, w.head), iif(:strip, NULL, w.whole)
 FROM scratch.members m JOIN scratch.written w USING (pos) ORDER BY m.path"""
 
 _FINISH_FOLDERS = """
@@ -69,11 +71,13 @@ FROM scratch.folders WHERE length(path) > :strip"""
 
 _EXPECTED = "SELECT pos, path, mode, size, mtime_ns, head, whole FROM old.entries WHERE pos > ?"
 _OLD_POS = "SELECT pos FROM old.entries WHERE path = ?"
-_TAKE_OVER = """
+_KNOWN = "scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last"
+KNOWN_TWICE = f"SELECT o.path FROM {_KNOWN} GROUP BY o.path HAVING count(*) > 1"  # noqa: S608
+TAKE_OVER = f"""
 INSERT INTO entries
 SELECT o.path, o.kind, o.mode, o.size, o.mtime_ns, o.digest, o.raw, o.target,
   o.pos + k.shift, o.head, o.whole
-FROM scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last ORDER BY o.path"""
+FROM {_KNOWN} ORDER BY o.path"""  # noqa: S608 - our own text
 
 
 class Expected(NamedTuple):
@@ -143,25 +147,27 @@ class Draft:
         return row[0] if row else None
 
     def note_known(self, first: int, last: int, shift: int) -> None:
-        """The old archive's entries from one to another are in this one, `shift` bytes further."""
-        self.db.execute("INSERT INTO scratch.known VALUES (?, ?, ?)", (first, last, shift))
+        """The old archive's entries from one to another are in this one, `shift` bytes further on.
 
-    def take_over(self) -> None:
-        """Write what note_known() told into the index. Raises sqlite3.IntegrityError: it is there."""
-        self.db.execute(_TAKE_OVER)
+        Roll.judge() takes them over.
+        """
+        self.db.execute("INSERT INTO scratch.known VALUES (?, ?, ?)", (first, last, shift))
 
     def note_written(self, rows: Iterable[Written]) -> None:
         """What was written."""
         self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?, ?, ?)", rows)
 
-    def finish(self, strip: int) -> None:
-        """Fill the index and give it its name. The caller syncs the file system."""
+    def fill(self, strip: int) -> None:
+        """Fill the index from the roll and what was written."""
         if strip:
             self.db.execute(_STRIP_KNOWN, {"strip": strip})
         self.db.execute(_FINISH_MEMBERS, {"strip": strip})
         self.db.execute(_FINISH_FOLDERS, {"strip": strip})
         self.db.execute(f"CREATE INDEX main.{BY_POS}")
         self.db.execute(f"PRAGMA main.user_version = {LEVEL}")
+
+    def finish(self) -> None:
+        """Give the index its name. The caller syncs the file system."""
         self.db.execute("COMMIT")
         self.db.close()
         os.replace(self._partial, self._index)

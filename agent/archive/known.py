@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from agent.archive.draft import Draft, Expected
+from agent.archive.draft import Draft
 from agent.archive.maker import Wish
 from agent.archive.roll import Roll
 from agent.archive.tar_reader import BLOCK, PieceStream

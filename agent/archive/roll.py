@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from agent.archive import names
+from agent.archive.draft import KNOWN_TWICE, TAKE_OVER
 from agent.archive.gunzip import RATIO_FROM_BYTES
 from agent.archive.maker import Wish
 from agent.archive.member import EntryKind, Member
@@ -114,6 +115,7 @@ class Roll:
         """
         if not self._tops:
             raise refused_bundle("it is empty", "Build the bundle again.")
+        self._take_over()
         self._refuse_duplicates()
         clash = self._db.execute(
             "SELECT path FROM scratch.folders JOIN listed USING (path) LIMIT 1"
@@ -200,6 +202,14 @@ class Roll:
         try:
             self._db.execute("INSERT INTO scratch.forms VALUES (?)", (names.folded(path),))
         except sqlite3.IntegrityError as error:
+            raise _twice(path) from error
+
+    def _take_over(self) -> None:
+        """Have the entries known from before in the index, where the rules look at them, too."""
+        try:
+            self._db.execute(TAKE_OVER)
+        except sqlite3.IntegrityError as error:
+            path = self._db.execute(KNOWN_TWICE).fetchone()[0]
             raise _twice(path) from error
 
     def _refuse_duplicates(self) -> None:

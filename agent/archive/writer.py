@@ -51,9 +51,10 @@ class Work:
     progress: Callable[[int, int], None]
 
 
-def write_files(work: Work) -> int:
+def write_files(work: Work, *, when_read: Callable[[], None]) -> int:
     """Write every file; the count of those that were linked from the old release.
 
+    when_read: called when everything is read, while the last files may still be made.
     Raises AgentError: BUNDLE_REFUSED, BUNDLE_DAMAGED, DISK_FULL, INSTALL_FAILED; Interrupted.
     """
     with contextlib.ExitStack() as stack:
@@ -63,6 +64,7 @@ def write_files(work: Work) -> int:
         writer = _Writer(work, _Files(tree, queue, work.strip), pool)
         while writer.write_batch():
             pass
+        when_read()
         writer.settle(leave=0)
         return writer.linked
 
@@ -100,9 +102,9 @@ class _Files:
 
     def put(self, wishes: list[Wish]) -> None:
         """Have the queue make files; their folders are made."""
-        for folder, *_ in wishes:
-            if folder != self._folder:
-                self._make_folder(folder)
+        for wish in wishes:
+            if wish[0] != self._folder:
+                self._make_folder(wish[0])
         self.queue.put(wishes)
 
     def link(self, member: Member) -> bool:
@@ -127,7 +129,10 @@ class _Files:
 
 
 class _Small(NamedTuple):
-    """A file that was read in one piece. raw: digest of the packed bytes; head, whole: see index."""
+    """A file that was read in one piece.
+
+    raw: digest of the packed bytes; head, whole: see index.py.
+    """
 
     member: Member
     packed: bytes
