@@ -75,7 +75,6 @@ class _Files:
     def __init__(self, tree: Tree, queue: MakeQueue, strip: int) -> None:
         self._tree = tree
         self._strip = strip
-        self._folder = ""  # the last that was made for a wish
         self.queue = queue
 
     def make(self, wish: Wish, pieces: Iterable[bytes]) -> None:
@@ -100,17 +99,9 @@ class _Files:
         folder, _, name = member.path[self._strip :].rpartition("/")
         return folder, name, member.mode, member.size, member.mtime_ns, content
 
-    def put(self, wishes: list[Wish]) -> None:
-        """Have the queue make files; their folders are made."""
-        for wish in wishes:
-            if wish[0] != self._folder:
-                self._make_folder(wish[0])
-        self.queue.put(wishes)
-
     def link(self, member: Member) -> bool:
         """Link the old release's file, if it still is what its index says."""
         folder, _, name = member.path[self._strip :].rpartition("/")
-        self._make_folder(folder)
         return self.queue.link(folder, name, name, (member.mode, member.size, member.mtime_ns))
 
     def replace_by_link(self, member: Member) -> bool:
@@ -121,11 +112,6 @@ class _Files:
             return False
         self._tree.rename(posixpath.join(folder, beside), path)
         return True
-
-    def _make_folder(self, folder: str) -> None:
-        with contextlib.suppress(OSError):  # making a file in it will tell why
-            self._tree.folder(folder, make=True)
-            self._folder = folder
 
 
 class _Small(NamedTuple):
@@ -217,7 +203,7 @@ class _Writer:
                 digest = raw if content is packed else hashlib.sha256(content).digest()
             wishes.append(self._files.wish(member, content))
             rows.append((member.pos, digest, raw if is_zip else None, head, whole))
-        self._files.put(wishes)
+        self._files.queue.put(wishes)
         self._making.append(_Making(wishes, batch.known.contents, batch.files))
         self._work.draft.note_written(rows)
         self.settle(leave=_MAKING)
