@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from agent.archive.index import BY_POS, ENTRIES, LEVEL
 from agent.archive.member import Member
@@ -21,6 +21,8 @@ BATCH = 128
 
 Written = tuple[int, bytes, bytes | None, int | None, bytes | None]
 """Position, digest of the content (or target), raw, head and whole: see index.py."""
+Expected = tuple[str, int, int, int, int, int, bytes]
+"""A file as the old archive had it: path, mode, size, mtime_ns, pos, head and whole."""
 
 _SCRATCH = """
 CREATE TABLE scratch.members (
@@ -69,7 +71,8 @@ INSERT INTO entries
 SELECT substr(path, :strip + 1), 'dir', 493, 0, 0, x'', NULL, NULL, NULL, NULL, NULL
 FROM scratch.folders WHERE length(path) > :strip"""
 
-_EXPECTED = "SELECT pos, path, mode, size, mtime_ns, head, whole FROM old.entries WHERE pos > ?"
+_EXPECTED = """
+SELECT path, mode, size, mtime_ns, pos, head, whole FROM old.entries WHERE pos > ? ORDER BY pos"""
 _OLD_POS = "SELECT pos FROM old.entries WHERE path = ?"
 _KNOWN = "scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last"
 KNOWN_TWICE = f"SELECT o.path FROM {_KNOWN} GROUP BY o.path HAVING count(*) > 1"  # noqa: S608
@@ -78,18 +81,6 @@ INSERT INTO entries
 SELECT o.path, o.kind, o.mode, o.size, o.mtime_ns, o.digest, o.raw, o.target,
   o.pos + k.shift, o.head, o.whole
 FROM {_KNOWN} ORDER BY o.path"""  # noqa: S608 - our own text
-
-
-class Expected(NamedTuple):
-    """A file of the old release, as its archive had it: see index.py."""
-
-    pos: int
-    path: str
-    mode: int
-    size: int
-    mtime_ns: int
-    head: int
-    whole: bytes
 
 
 class Draft:
@@ -139,7 +130,7 @@ class Draft:
 
     def expected_after(self, pos: int) -> Iterator[Expected]:
         """What followed in the old archive behind an entry at `pos`."""
-        return map(Expected._make, self.db.execute(f"{_EXPECTED} ORDER BY pos", (pos,)))
+        return self.db.execute(_EXPECTED, (pos,))
 
     def old_pos(self, path: str) -> int | None:
         """Where the old archive had the entry of a path."""

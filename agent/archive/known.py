@@ -16,6 +16,7 @@ from agent.archive.roll import Roll
 from agent.archive.tar_reader import BLOCK, PieceStream
 
 _LONGEST_PAUSE = 32
+_SIZE, _HEAD = 2, 5  # of Expected
 
 
 class Stretch(NamedTuple):
@@ -59,10 +60,10 @@ class Known:
         """Add files as long as they lie in the same piece of the stream; as take()."""
         if (row := self._next) is None:
             return 0
-        there, first = self._stream.ahead(row.head + row.size + -row.size % BLOCK)
+        there, first = self._stream.ahead(row[_HEAD] + row[_SIZE] + -row[_SIZE] % BLOCK)
         at, start = first, self._stream.position() - first
         while row is not None and at - first < room:
-            pos, path, mode, size, mtime_ns, head, whole = row
+            path, mode, size, mtime_ns, pos, head, whole = row
             begin = at + head
             end = begin + size + -size % BLOCK
             if end > len(there):
@@ -72,7 +73,10 @@ class Known:
             digest.update(there[at:begin])
             if digest.digest() != whole:
                 break
-            self._note(pos, start + begin - pos)
+            if start + begin - pos != self._shift or not self._last:
+                self.end_stretch()
+                self._first, self._shift = pos, start + begin - pos
+            self._last = pos
             folder, _, name = path.rpartition("/")
             found.wishes.append((folder, name, mode, size, mtime_ns, None))
             found.contents.append(content)
@@ -81,13 +85,6 @@ class Known:
         self._next = row
         self._stream.skip(at - first)
         return at - first
-
-    def _note(self, pos: int, shift: int) -> None:
-        """Take an entry into the stretch that goes on, or begin another one."""
-        if shift != self._shift or not self._last:
-            self.end_stretch()
-            self._first, self._shift = pos, shift
-        self._last = pos
 
     def end_stretch(self) -> None:
         """Write down the stretch that goes on, if there is one."""
@@ -98,7 +95,7 @@ class Known:
     def pass_by(self, path: str) -> None:
         """An entry was read by its headers: what was behind it then is expected now."""
         row = self._next
-        if row is None or row.path != path:
+        if row is None or row[0] != path:
             pos = self._draft.old_pos(path)
             if pos is None:
                 return

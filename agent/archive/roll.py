@@ -99,7 +99,7 @@ class Roll:
         """Admit files whose entries were admitted before, headers and all: limits are left."""
         self._count_entries(len(files))
         self._count_files(len(files), sum(file[3] for file in files))
-        for folder, name, *_ in files:
+        for folder, name, _, _, _, _ in files:
             if folder != self._folder:
                 self._check_depth(f"{folder}/{name}")
                 self._note_folder(folder)
