@@ -35,6 +35,7 @@ class Known:
         self._stream = stream
         self._rows = draft.expected_after(-1)
         self._next = next(self._rows, None)
+        self._has_any = self._next is not None
         self._first = self._last = self._shift = 0  # the stretch that goes on
         self._misses = self._pause = 0
 
@@ -94,6 +95,8 @@ class Known:
 
     def pass_by(self, path: str) -> None:
         """An entry was read by its headers: what was behind it then is expected now."""
+        if not self._has_any:
+            return
         row = self._next
         if row is None or row[0] != path:
             pos = self._draft.old_pos(path)
