@@ -9,12 +9,13 @@ handing the lock over costs as much as one of them (measured).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import posixpath
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -133,7 +134,7 @@ class _Batch(NamedTuple):
 
     known: Stretch
     files: list[_Small]
-    contents: Future[list[bytes]]
+    contents: Callable[[], list[bytes]]
 
 
 class _Making(NamedTuple):
@@ -174,7 +175,10 @@ class _Writer:
                 self._work.draft.note_written([(member.pos, digest, raw_of_zip, None, None)])
                 continue
             files.append(self._read_small(member))
-        return _Batch(given.known, files, self._pool.submit(self._inflate, files))
+        inflate = functools.partial(self._inflate, files)
+        if self._content.is_zip:
+            return _Batch(given.known, files, self._pool.submit(inflate).result)
+        return _Batch(given.known, files, inflate)
 
     def _read_small(self, member: Member) -> _Small:
         packed = self._content.read(member)
@@ -193,7 +197,7 @@ class _Writer:
         ]
 
     def _make_batch(self, batch: _Batch) -> None:
-        contents = iter(batch.contents.result())
+        contents = iter(batch.contents())
         wishes, rows = [*batch.known.wishes], []
         is_zip = self._content.is_zip
         for member, packed, raw, is_same, head, whole in batch.files:
