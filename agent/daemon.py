@@ -33,6 +33,7 @@ from agent.sources.groups import HostGroup
 from agent.sources.pointer import PointerSource
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
+from agent.store.serials import Serials
 from agent.store.state import State
 from agent.system import journal, systemd
 from agent.system.cancel import Cancel
@@ -73,11 +74,8 @@ class Daemon:
         self._lock = _lock(settings.state_dir)
         self._state = State(self._layout.database)
         group = HostGroup(settings)
-        gate = Gate(
-            settings.keys_dir,
-            seen=self._state.seen_serial,
-            remember=self._state.remember_serial,
-        )
+        serials = Serials(self._state)
+        gate = Gate(settings.keys_dir, seen=serials.seen, remember=serials.remember)
         self._sources = [_source(each, gate, group) for each in settings.sources]
         self._http = HttpClient()
         host_systemd = _systemd()

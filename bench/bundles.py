@@ -65,14 +65,14 @@ def one_big_file(destination: Path) -> Members:
     yield "app/big", 0o644, piece * 16
 
 
-def write_zip(path: Path, members: Members) -> None:
-    """As zip(1) would write it."""
+def write_zip(path: Path, members: Members, *, kind: int = zipfile.ZIP_DEFLATED) -> None:
+    """As zip(1) would write it; kind: ZIP_STORED for a bundle as big as what is in it."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, mode, content in members:
             info = zipfile.ZipInfo(name, _MTIME)
             info.external_attr = (0o100000 | mode) << 16
             info.create_system = 3
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = kind
             archive.writestr(info, content, compresslevel=1)
 
 

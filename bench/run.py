@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any
 
 from agent.client import Client
 from agent.model.errors import AgentError, Code
-from bench import bundles, herd, idle
+from agent.model.settings import POINTER_POLL_SECONDS
+from bench import bundles, herd, idle, store
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_TARGET_MB = 60.0
@@ -147,6 +149,38 @@ class Bench:
         for name, figure in figures.items():
             print(f"   {figure:8.1f} {name}")
 
+    def measure_fetch(self, case: Case, bundle: Path) -> None:
+        """Fetch of a bundle from S3 against curl and sha256sum of the same object."""
+        with store.filled(bundle) as (there, key):
+            for _ in range(self.rounds):
+                with self.fresh_disk():
+                    target = self.mount / "fetched"
+                    begun = time.perf_counter()
+                    run(*store.curl(there, key, target))
+                    run("sha256sum", str(target))
+                    case.shell = min(case.shell, time.perf_counter() - begun)
+                with self.fresh_disk(), self.agent(store.config(there.endpoint)) as (client, pid):
+                    wait_for(lambda client=client: deployed(client), 120.0)  # type: ignore[misc]
+                    view = client.call("GET", "/v1/deployments/last")["deployment"]
+                    step = next(each for each in view["steps"] if each["name"] == "fetch")
+                    case.ours = min(case.ours, step["seconds"])
+                    case.peak = max(case.peak, peak_mb(pid))
+
+    def measure_polling(self, bundle: Path) -> None:
+        """Print what an agent costs that asks a pointer in S3 which does not change."""
+        with (
+            store.counting(bundle) as (counted, url),
+            self.fresh_disk(),
+            self.agent(store.config(url)) as (client, pid),
+        ):
+            wait_for(lambda: deployed(client), 60.0)
+            requests = store.count(counted, 2 * IDLE_SECONDS)
+            figures = idle.measure(pid, IDLE_SECONDS, POINTER_POLL_SECONDS)
+        print("p  idle, a pointer in S3 as source, one application deployed:")
+        print(f"   {requests:8.0f} requests an hour")
+        for name, figure in figures.items():
+            print(f"   {figure:8.1f} {name}")
+
     @contextlib.contextmanager
     def agent(self, more: str = "") -> Iterator[tuple[Client, int]]:
         """A fresh agent whose state is on the disk. more: lines of its agent.yaml."""
@@ -252,6 +286,14 @@ def measure_all(bench: Bench, wanted: str) -> list[Case]:
     if "h" in wanted:
         print("measuring many agents …", file=sys.stderr)
         herd.measure(bench.work)
+    if "p" in wanted:
+        print("measuring polling …", file=sys.stderr)
+        bench.measure_polling(bench.bundle("zip", bundles.small_service(there), "a"))
+    if "f" in wanted:
+        big = bench.work / "service-f.zip"
+        bundles.write_zip(big, bundles.one_big_file(there), kind=zipfile.ZIP_STORED)
+        bench.measure_fetch(case("f  fetch of 1 GB from S3", "1.3"), big)
+        big.unlink()
     if "s" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure_status(case("s  agentctl status", "5"), bundle)
@@ -297,7 +339,7 @@ def main() -> int:
     """Measure, print, and say by the exit code whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default="aishbcd", help="letters of the cases to measure")
+    parser.add_argument("--cases", default="aishpfbcd", help="letters of the cases to measure")
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("make bench needs root: it mounts loop file systems", file=sys.stderr)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent.archive import tar_reader
 from agent.archive.draft import BATCH, Draft
 from agent.archive.gunzip import Gunzip
+from agent.archive.known import Known, Stretch
 from agent.archive.member import EntryKind, Member
 from agent.archive.refusals import damaged, shown
-from agent.archive.roll import Roll
+from agent.archive.roll import SPECIAL_BITS, Roll
 from agent.archive.window import Window
 from agent.archive.zip_content import Feed, ZipContent
 
 SMALL_BYTES = 256 * 1024  # a file up to here is read in one piece
 _BATCH_BYTES = 512 * 1024
 _PIECE_BYTES = 256 * 1024
+
+
+class Batch(NamedTuple):
+    """files: to be read, and compared one by one; known: to be linked."""
+
+    files: list[Member]
+    known: Stretch
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no file in it."""
+        return not self.files and not self.known.wishes
 
 
 class Content(Protocol):
@@ -32,6 +44,9 @@ class Content(Protocol):
 
     def read(self, member: Member) -> bytes:
         """The packed bytes of a small entry."""
+
+    def headers(self, member: Member) -> bytes:
+        """The headers of an entry that may be known again by them, else nothing. Once."""
 
     def unpacked(self, member: Member, packed: bytes) -> bytes:
         """Its content from its packed bytes, checked."""
@@ -53,8 +68,8 @@ class Batches(Protocol):
     def content(self) -> Content:
         """Where the content of what take() gave is read."""
 
-    def take(self) -> list[Member]:
-        """The next files, none when there are no more."""
+    def take(self) -> Batch:
+        """The next files, all empty when there are no more."""
 
     def note_done(self, size: int) -> None:
         """So many bytes of content were written or linked."""
@@ -84,6 +99,10 @@ class TarContent:
         """The same bytes."""
         return packed
 
+    def headers(self, _member: Member) -> bytes:
+        """Nothing: a tar is read from its file by its headers."""
+        return b""
+
     def packed_pieces(self, member: Member) -> Iterator[bytes]:
         """The content of a big entry, in pieces."""
         at, end = member.pos, member.pos + member.size
@@ -107,11 +126,19 @@ class StreamContent:
 
     def __init__(self, stream: tar_reader.Stream) -> None:
         self._stream = stream
-        self.held: dict[int, bytes] = {}
+        self._held: dict[int, tuple[bytes, bytes]] = {}
+
+    def hold(self, member: Member, headers: bytes) -> None:
+        """Put aside the content of a small entry, where the stream stands."""
+        self._held[member.pos] = tar_reader.read_whole(self._stream, member), headers
 
     def read(self, member: Member) -> bytes:
-        """The bytes of a small entry, once."""
-        return self.held.pop(member.pos)
+        """The bytes of a small entry."""
+        return self._held[member.pos][0]
+
+    def headers(self, member: Member) -> bytes:
+        """The headers of a small entry, once."""
+        return self._held.pop(member.pos)[1]
 
     def unpacked(self, _member: Member, packed: bytes) -> bytes:
         """The same bytes."""
@@ -139,7 +166,7 @@ class SeekingBatches:
         self._done = 0
         self.content = content
 
-    def take(self) -> list[Member]:
+    def take(self) -> Batch:
         """The next files."""
         rows = self._draft.rows_after(self._after, self._roll.strip, self._end)
         batch, size = [], 0
@@ -149,7 +176,7 @@ class SeekingBatches:
             size += member.size
             if size > _BATCH_BYTES:
                 break
-        return batch
+        return Batch(batch, Stretch([], []))
 
     def note_done(self, size: int) -> None:
         """So many bytes of content were written or linked."""
@@ -170,36 +197,46 @@ class StreamBatches:
         self._stream = tar_reader.PieceStream(pieces)
         self.content = StreamContent(self._stream)
         self._members = tar_reader.read_members(self._stream)
+        self._known = Known(draft, roll, self._stream)
+        self._end = 0  # of the entry read last, where headers may begin
 
-    def take(self) -> list[Member]:
+    def take(self) -> Batch:
         """The next files: small ones with their content put aside, or one big one."""
         while True:
-            found, ended = self._read_on()
+            found, known, ended = self._read_on()
             self._roll.note(found)
-            batch = [member for member in found if member.kind is EntryKind.FILE]
-            if batch and self._draft.has_old:
-                batch = self._draft.rows_after(batch[0].pos - 1, 0, 0)
-            if batch or ended:
-                return batch
+            files = [member for member in found if member.kind is EntryKind.FILE]
+            if files and self._draft.has_old:
+                files = self._draft.rows_after(files[0].pos - 1, 0, 0)
+            if files or known.wishes or ended:
+                return Batch(files, known)
 
-    def _read_on(self) -> tuple[list[Member], bool]:
+    def _read_on(self) -> tuple[list[Member], Stretch, bool]:
         """Some entries, up to a big file's content; whether the stream ended."""
         found: list[Member] = []
-        seen = size = 0
-        for member in islice(self._members, BATCH):
-            seen += 1
+        known = Stretch([], [])
+        left = _BATCH_BYTES
+        while left > 0 and len(found) < BATCH:
+            self._stream.skip(self._end - self._stream.position())
+            left -= self._known.take(known, left)
+            self._stream.mark()
+            member = next(self._members, None)
+            if member is None:
+                self._known.end_stretch()
+                return found, known, True
+            self._end = tar_reader.end_of(member)
             admitted = self._roll.admit(member)
             if admitted is None:
                 continue
+            self._known.pass_by(admitted.path)
             found.append(admitted)
             if member.size > SMALL_BYTES:
-                return found, False
+                return found, known, False
             if member.kind is EntryKind.FILE:
-                self.content.held[member.pos] = tar_reader.read_whole(self._stream, member)
-                size += member.size
-                if size > _BATCH_BYTES:
-                    return found, False
-        return found, not seen
+                is_plain = not member.mode & SPECIAL_BITS  # else there is a warning to give again
+                self.content.hold(admitted, self._stream.marked() if is_plain else b"")
+                left -= member.size
+        return found, known, False
 
     def note_done(self, _size: int) -> None:
         """Bytes of the archive are counted where they are read."""

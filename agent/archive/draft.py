@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agent.archive.index import ENTRIES
+from agent.archive.index import BY_POS, ENTRIES, LEVEL
 from agent.archive.member import Member
 from agent.archive.refusals import from_sqlite_error
 
 BATCH = 128
+
+Written = tuple[int, bytes, bytes | None, int | None, bytes | None]
+"""Position, digest of the content (or target), raw, head and whole: see index.py."""
+Expected = tuple[str, int, int, int, int, int, bytes]
+"""A file as the old archive had it: path, mode, size, mtime_ns, pos, head and whole."""
 
 _SCRATCH = """
 CREATE TABLE scratch.members (
@@ -25,7 +30,11 @@ CREATE TABLE scratch.members (
   target TEXT, packed INTEGER, method INTEGER, crc INTEGER);
 CREATE TABLE scratch.folders (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.forms (form TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE scratch.written (pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB);
+CREATE TABLE scratch.written (
+  pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB, head INTEGER, whole BLOB);
+CREATE TABLE scratch.known (first INTEGER, last INTEGER, shift INTEGER);
+CREATE TEMP VIEW listed AS
+SELECT path, target FROM scratch.members UNION ALL SELECT path, target FROM main.entries;
 """
 
 # the same file in the old release, as far as headers tell: content is compared later
@@ -45,17 +54,33 @@ FROM scratch.members m {_OLD} WHERE o.path IS NULL"""  # noqa: S608 - our own te
 _COUNTS = "SELECT (SELECT count(*) FROM scratch.members), (SELECT count(*) FROM scratch.folders)"
 _ROW_BYTES = 400  # of index and scratch, for an entry
 
+# in a wrapping folder every path is another than the one in the headers: nothing is known again
+_STRIP_KNOWN = """
+UPDATE entries SET path = substr(path, :strip + 1), pos = NULL, head = NULL, whole = NULL"""
+
 _FINISH_MEMBERS = """
 INSERT INTO entries
 SELECT substr(m.path, :strip + 1), iif(m.target IS NULL, 'file', 'link'), m.mode,
   iif(m.target IS NULL, m.size, length(CAST(m.target AS BLOB))),
-  iif(m.target IS NULL, m.mtime_ns, 0), w.digest, w.raw, m.target
+  iif(m.target IS NULL, m.mtime_ns, 0), w.digest, w.raw, m.target,
+  iif(w.head AND NOT :strip, m.pos, NULL), iif(:strip, NULL, w.head), iif(:strip, NULL, w.whole)
 FROM scratch.members m JOIN scratch.written w USING (pos) ORDER BY m.path"""
 
 _FINISH_FOLDERS = """
 INSERT INTO entries
-SELECT substr(path, :strip + 1), 'dir', 493, 0, 0, x'', NULL, NULL
+SELECT substr(path, :strip + 1), 'dir', 493, 0, 0, x'', NULL, NULL, NULL, NULL, NULL
 FROM scratch.folders WHERE length(path) > :strip"""
+
+_EXPECTED = """
+SELECT path, mode, size, mtime_ns, pos, head, whole FROM old.entries WHERE pos > ? ORDER BY pos"""
+_OLD_POS = "SELECT pos FROM old.entries WHERE path = ?"
+_KNOWN = "scratch.known k JOIN old.entries o ON o.pos BETWEEN k.first AND k.last"
+KNOWN_TWICE = f"SELECT o.path FROM {_KNOWN} GROUP BY o.path HAVING count(*) > 1"  # noqa: S608
+TAKE_OVER = f"""
+INSERT INTO entries
+SELECT o.path, o.kind, o.mode, o.size, o.mtime_ns, o.digest, o.raw, o.target,
+  o.pos + k.shift, o.head, o.whole
+FROM {_KNOWN}"""  # noqa: S608 - our own text
 
 
 class Draft:
@@ -103,14 +128,37 @@ class Draft:
         members, folders = self.db.execute(_COUNTS).fetchone()
         return size + folders * block + members * _ROW_BYTES, files + folders
 
-    def note_written(self, rows: Iterable[tuple[int, bytes, bytes | None]]) -> None:
-        """What was written: position, digest of the content (or target), digest of the raw."""
-        self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?)", rows)
+    def expected_after(self, pos: int) -> Iterator[Expected]:
+        """What followed in the old archive behind an entry at `pos`."""
+        return self.db.execute(_EXPECTED, (pos,))
 
-    def finish(self, strip: int) -> None:
-        """Fill the index and give it its name. The caller syncs the file system."""
+    def old_pos(self, path: str) -> int | None:
+        """Where the old archive had the entry of a path."""
+        row = self.db.execute(_OLD_POS, (path,)).fetchone()
+        return row[0] if row else None
+
+    def note_known(self, first: int, last: int, shift: int) -> None:
+        """The old archive's entries from one to another are in this one, `shift` bytes further on.
+
+        Roll.judge() takes them over.
+        """
+        self.db.execute("INSERT INTO scratch.known VALUES (?, ?, ?)", (first, last, shift))
+
+    def note_written(self, rows: Iterable[Written]) -> None:
+        """What was written."""
+        self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?, ?, ?)", rows)
+
+    def fill(self, strip: int) -> None:
+        """Fill the index from the roll and what was written."""
+        if strip:
+            self.db.execute(_STRIP_KNOWN, {"strip": strip})
         self.db.execute(_FINISH_MEMBERS, {"strip": strip})
         self.db.execute(_FINISH_FOLDERS, {"strip": strip})
+        self.db.execute(f"CREATE INDEX main.{BY_POS}")
+        self.db.execute(f"PRAGMA main.user_version = {LEVEL}")
+
+    def finish(self) -> None:
+        """Give the index its name. The caller syncs the file system."""
         self.db.execute("COMMIT")
         self.db.close()
         os.replace(self._partial, self._index)
@@ -127,6 +175,7 @@ class Draft:
             self.db.execute(f"PRAGMA {schema}.cache_size = -1000")
         if not old:
             self.db.execute(f"CREATE TABLE old.{ENTRIES}")
+            self.db.execute(f"CREATE INDEX old.{BY_POS}")
         self.db.execute(f"CREATE TABLE main.{ENTRIES}")
         self.db.executescript(_SCRATCH)
         scratch.unlink()

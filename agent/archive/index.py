@@ -19,9 +19,14 @@ from agent.model.errors import AgentError, Code
 # kind: file, dir, link. mode: permission bits. size, mtime_ns: of a file; a link's size is its
 # target's length; else 0. digest: sha256 of the content or of the target, empty for a dir.
 # raw: sha256 over the compressed bytes of a file from a zip, else NULL. target: of a link.
+# pos, head, whole: of a file of a tgz that may be known again by its bytes, else NULL: where its
+# content lies in the tar, bytes of headers in front of it, sha256 over content and then headers.
 ENTRIES = """entries (
   path TEXT PRIMARY KEY, kind TEXT NOT NULL, mode INTEGER NOT NULL, size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL, raw BLOB, target TEXT) WITHOUT ROWID"""
+  mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL, raw BLOB, target TEXT,
+  pos INTEGER, head INTEGER, whole BLOB) WITHOUT ROWID"""
+BY_POS = "entries_by_pos ON entries (pos) WHERE pos IS NOT NULL"
+LEVEL = 2  # PRAGMA user_version; another one is for an index whose entries passed other rules
 
 _SELECT = "SELECT path, kind, mode, size, mtime_ns, digest, raw, target FROM entries"
 
@@ -64,6 +69,7 @@ class Index:
         try:
             self._db.execute("PRAGMA cache_size = -1000")
             self._db.execute(f"{_SELECT} LIMIT 1").fetchall()
+            self.level: int = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
             self._db.close()
             raise from_sqlite_error(error, f"read the index {path}") from error

@@ -56,7 +56,7 @@ class MakeQueue:
         self._maker.close()
 
     def put(self, wishes: list[Wish]) -> None:
-        """Have files made; their folders exist. Raises TransientError, like take()."""
+        """Have files made, and their folders. Raises TransientError, like take()."""
         if self._second is None and self._alone < 0:
             self._start()
         if self._second is not None:

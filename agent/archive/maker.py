@@ -19,13 +19,14 @@ Wish = tuple[str, str, int, int, int, bytes | None]
 """A file to make: its folder and its name, mode, size, mtime_ns, and its content. None: the file of
 the old tree is linked, if it has that mode, size and mtime_ns."""
 
+FOLDER_MODE = 0o755
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LENGTH_BYTES = 4
 
 
 class Maker:
-    """Makes files in a tree whose folders exist, and links those of an old tree.
+    """Makes files in a tree, and the folders for them, and links those of an old tree.
 
     Follows no link, and keeps one folder of each open. Not for two threads at once.
     """
@@ -34,14 +35,14 @@ class Maker:
         """old: "" where there is none. exact: see tree.Tree. Raises OSError."""
         self._owner = (os.geteuid(), os.getegid())
         self._exact = exact
-        self._folders = [_Folders(tree)]
-        if old:
-            self._folders.append(_Folders(old))
+        self._new = _Folders(tree, makes=True, exact=exact)
+        self._old = _Folders(old) if old else None
 
     def close(self) -> None:
         """Close every descriptor."""
-        for folders in self._folders:
-            folders.close()
+        self._new.close()
+        if self._old:
+            self._old.close()
 
     def make(self, wishes: list[Wish]) -> list[int]:
         """Make files; the numbers of those that are not made."""
@@ -49,7 +50,7 @@ class Maker:
         for number, (folder, name, mode, size, mtime_ns, content) in enumerate(wishes):
             try:
                 if content is not None:
-                    self._create(self._folders[0].open(folder), name, mode, mtime_ns, content)
+                    self._create(self._new.open(folder), name, mode, mtime_ns, content)
                 elif not self.link(folder, name, name, (mode, size, mtime_ns)):
                     failed.append(number)
             except OSError:
@@ -62,16 +63,19 @@ class Maker:
         A service may have written into it, or changed its mode. Raises OSError: the file system
         may not allow (more) links.
         """
-        if len(self._folders) < 2:
+        if self._old is None:
             return False
-        new, old = (folders.open(folder) for folders in self._folders)
+        old = self._old.open(folder)
         found = os.stat(name, dir_fd=old, follow_symlinks=False)
+        mode, size, mtime_ns = wanted
         if (
-            not stat.S_ISREG(found.st_mode)
-            or (stat.S_IMODE(found.st_mode), found.st_size, found.st_mtime_ns) != wanted
+            found.st_mtime_ns != mtime_ns
+            or found.st_size != size
+            or found.st_mode != stat.S_IFREG | mode
             or (found.st_uid, found.st_gid) != self._owner
         ):
             return False
+        new = self._new.open(folder)
         os.link(name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
         return True
 
@@ -95,7 +99,10 @@ class Maker:
 class _Folders:
     """The folders below a root; the last one stays open. Methods raise OSError."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, makes: bool = False, exact: bool = False) -> None:
+        """makes: those that are missing are made."""
+        self._makes = makes
+        self._exact = exact
         self._root = os.open(root, _OPEN_FOLDER)
         self._path = ""
         self._open = self._root
@@ -107,7 +114,7 @@ class _Folders:
             self._path = "\0"  # not a path: a failure on the way leaves none
             for part in path.split("/") if path else ():
                 above = self._open
-                self._open = os.open(part, _OPEN_FOLDER, dir_fd=above)
+                self._open = self._enter(part, above)
                 if above != self._root:
                     os.close(above)
             self._path = path
@@ -117,6 +124,21 @@ class _Folders:
         """Close what is open."""
         self._leave()
         os.close(self._root)
+
+    def _enter(self, name: str, above: int) -> int:
+        try:
+            return os.open(name, _OPEN_FOLDER, dir_fd=above)
+        except FileNotFoundError:
+            if not self._makes:
+                raise
+        try:  # noqa: SIM105 - contextlib is another import
+            os.mkdir(name, FOLDER_MODE, dir_fd=above)
+        except FileExistsError:
+            pass  # the agent, which makes big files, was first; or it is a file
+        fd = os.open(name, _OPEN_FOLDER, dir_fd=above)
+        if not self._exact:
+            os.fchmod(fd, FOLDER_MODE)
+        return fd
 
     def _leave(self) -> None:
         if self._open != self._root:

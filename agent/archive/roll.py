@@ -8,10 +8,12 @@ inside. Source: PEP 706 and the unpacking rules in docs/bundles.md.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent.archive import names
+from agent.archive.draft import KNOWN_TWICE, TAKE_OVER
 from agent.archive.gunzip import RATIO_FROM_BYTES
+from agent.archive.maker import Wish
 from agent.archive.member import EntryKind, Member
 from agent.archive.refusals import refused, refused_bundle, shown
 from agent.model.errors import AgentError
@@ -19,7 +21,7 @@ from agent.model.settings import Limits
 
 _FILE_BITS = 0o755  # kept of a mode; never writable by others, no setuid, setgid, sticky
 _OWNER_BITS = 0o600
-_SPECIAL_BITS = 0o7000
+SPECIAL_BITS = 0o7000
 _LINK_HOPS = 40  # the kernel's own limit
 
 
@@ -72,17 +74,13 @@ class Roll:
     def admit(self, member: Member) -> Member | None:
         """A member as it will be written; None for folders, and for macOS's extras."""
         path = self._last = names.clean(member.path)
-        self.entries += 1
-        if self.entries > self._limits.members:
-            raise over_limit(f"more than {self._limits.members} entries", "members")
+        self._count_entries(1)
         if not path:
             return None
         if names.is_skipped(path):
             self._skipped.add(path)
             return None
-        if path.count("/") >= self._limits.depth:
-            remedy = "Pack it less deep, or raise limits.depth in agent.yaml."
-            raise refused(member.path, f"lies deeper than {self._limits.depth} folders", remedy)
+        self._check_depth(path)
         folder = path if member.kind is EntryKind.DIR else path.rpartition("/")[0]
         if folder != self._folder:
             self._note_folder(folder)
@@ -97,6 +95,19 @@ class Roll:
             return member
         return member._replace(path=path, mode=mode)
 
+    def admit_known(self, files: Sequence[Wish]) -> None:
+        """Admit files whose entries were admitted before, headers and all: limits are left."""
+        self._count_entries(len(files))
+        self._count_files(len(files), sum(file[3] for file in files))
+        for folder, name, _, _, _, _ in files:
+            if folder != self._folder:
+                self._check_depth(f"{folder}/{name}")
+                self._note_folder(folder)
+            elif not folder and len(self._tops) < 2:
+                self._tops.add("")
+            if not (name.isascii() and folder.isascii()):
+                self._note_form(f"{folder}/{name}" if folder else name)
+
     def judge(self) -> None:
         """Apply the rules that need all entries, and see whether one folder wraps them all.
 
@@ -104,9 +115,10 @@ class Roll:
         """
         if not self._tops:
             raise refused_bundle("it is empty", "Build the bundle again.")
+        self._take_over()
         self._refuse_duplicates()
         clash = self._db.execute(
-            "SELECT path FROM scratch.folders JOIN scratch.members USING (path) LIMIT 1"
+            "SELECT path FROM scratch.folders JOIN listed USING (path) LIMIT 1"
         ).fetchone()
         if clash:
             raise refused(clash[0], "is a file or link, and a folder for other entries")
@@ -147,17 +159,30 @@ class Roll:
 
     def _admit_file(self, member: Member) -> int:
         """Count one file against the limits; its mode as it will be on disk."""
-        self.files += 1
-        self.bytes += member.size
+        self._count_files(1, member.size)
+        if member.mode & SPECIAL_BITS:
+            self._special.add(member.path)
+        return member.mode & _FILE_BITS | _OWNER_BITS
+
+    def _count_entries(self, count: int) -> None:
+        self.entries += count
+        if self.entries > self._limits.members:
+            raise over_limit(f"more than {self._limits.members} entries", "members")
+
+    def _count_files(self, count: int, size: int) -> None:
+        self.files += count
+        self.bytes += size
         if self.bytes > self._limits.unpacked_bytes:
             raise over_limit(
                 f"more than {self._limits.unpacked_bytes} bytes of content", "unpacked"
             )
         if self.bytes > max(RATIO_FROM_BYTES, self._bundle_bytes * self._limits.ratio):
             raise over_limit(f"more than {self._limits.ratio} times the bundle's size", "ratio")
-        if member.mode & _SPECIAL_BITS:
-            self._special.add(member.path)
-        return member.mode & _FILE_BITS | _OWNER_BITS
+
+    def _check_depth(self, path: str) -> None:
+        if path.count("/") >= self._limits.depth:
+            remedy = "Pack it less deep, or raise limits.depth in agent.yaml."
+            raise refused(path, f"lies deeper than {self._limits.depth} folders", remedy)
 
     def _note_folder(self, folder: str) -> None:
         """Write down a folder and those above it, up to the first that is known."""
@@ -179,12 +204,23 @@ class Roll:
         except sqlite3.IntegrityError as error:
             raise _twice(path) from error
 
+    def _take_over(self) -> None:
+        """Have the entries known from before in the index, where the rules look at them, too."""
+        try:
+            self._db.execute(TAKE_OVER)
+        except sqlite3.IntegrityError as error:
+            path = self._db.execute(KNOWN_TWICE).fetchone()[0]
+            raise _twice(path) from error
+
     def _refuse_duplicates(self) -> None:
         try:
             self._db.execute("CREATE UNIQUE INDEX scratch.by_path ON members (path)")
         except sqlite3.IntegrityError as error:
             query = "SELECT path FROM scratch.members GROUP BY path HAVING count(*) > 1 LIMIT 1"
             raise _twice(self._db.execute(query).fetchone()[0]) from error
+        query = "SELECT path FROM scratch.members JOIN entries USING (path) LIMIT 1"
+        if found := self._db.execute(query).fetchone():
+            raise _twice(found[0])
 
     def _wrapping(self) -> int:
         """The length of "top/" if that folder holds everything, and an appspec directly in it.
@@ -195,7 +231,7 @@ class Roll:
             return 0
         prefix = f"{next(iter(self._tops))}/"
         found = self._db.execute(
-            "SELECT 1 FROM scratch.members WHERE substr(path, 1, :n) = :prefix AND"
+            "SELECT 1 FROM listed WHERE substr(path, 1, :n) = :prefix AND"
             " instr(substr(path, :n + 1), '/') = 0 AND instr(substr(path, :n + 1), 'appspec')",
             {"n": len(prefix), "prefix": prefix},
         ).fetchone()
@@ -209,7 +245,7 @@ class Roll:
             if not at or self._is_folder(prefix + at):
                 return
             found = self._db.execute(
-                "SELECT target FROM scratch.members WHERE path = ?", (prefix + at,)
+                "SELECT target FROM listed WHERE path = ?", (prefix + at,)
             ).fetchone()
             if not found:
                 remedy = "Put what it points to into the bundle, or make the link in a hook."

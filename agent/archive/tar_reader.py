@@ -19,6 +19,7 @@ BLOCK = 512
 _LATEST_TIME = 2**33  # seconds; every file system of ours can store times up to here
 _MAX_HEADER_BYTES = 128 * 1024  # of a pax header; of a long name
 _MAX_CONTENT_BYTES = 2**60  # far beyond any limit, and still an offset that the kernel takes
+_MARKED_BYTES = 8 * 1024  # two long names and their headers
 _MAX_PADDING_BYTES = 2**20  # zeros behind the end mark: a tape's record, and then some
 _PIECE_BYTES = 256 * 1024
 _AGAIN = "Pack the bundle again with tar --format=pax or --format=gnu."
@@ -91,18 +92,34 @@ class PieceStream:
         self._bytes = b""
         self._at = 0
         self._start = 0
+        self._mark = 0
 
     def position(self) -> int:
         """Offset of the next byte."""
         return self._start + self._at
 
+    def mark(self) -> None:
+        """Keep what is read from here on for marked()."""
+        self._mark = self._at
+
+    def marked(self) -> bytes:
+        """What was read or left out since mark(); empty if it is more than a few headers."""
+        return self._bytes[self._mark : self._at] if self._mark >= 0 else b""
+
+    def ahead(self, count: int) -> tuple[bytes, int]:
+        """Bytes and where in them the stream stands, with `count` behind it if there are as many.
+
+        What of them is used is to be left out then.
+        """
+        if self._at + count > len(self._bytes):
+            self._fill(count)
+        return self._bytes, self._at
+
     def read(self, count: int) -> bytes:
         """The next `count` bytes; fewer only at the end."""
-        end = self._at + count
-        if end > len(self._bytes):
+        if self._at + count > len(self._bytes):
             self._fill(count)
-            end = count
-        piece = self._bytes[self._at : end]
+        piece = self._bytes[self._at : self._at + count]
         self._at += len(piece)
         return piece
 
@@ -118,9 +135,13 @@ class PieceStream:
 
     def _fill(self, count: int) -> bool:
         """Move the rest to the front and have at least `count` bytes, if there are as many."""
-        parts = [self._bytes[self._at :]]
-        there = len(parts[0])
-        self._start, self._at = self.position(), 0
+        if not 0 <= self._at - self._mark <= _MARKED_BYTES:
+            self._mark = -1
+        first = self._at if self._mark < 0 else self._mark
+        parts = [self._bytes[first:]]
+        self._start, self._at = self._start + first, self._at - first
+        self._mark = min(self._mark, 0)
+        there = len(parts[0]) - self._at
         while there < count and (piece := next(self._pieces, b"")):
             parts.append(piece)
             there += len(piece)
@@ -131,7 +152,8 @@ class PieceStream:
 def read_members(stream: Stream) -> Iterator[Member]:
     """Every entry, in the order of the tar. Between two of them the caller may read content.
 
-    After a file is yielded, the stream stands at the first byte of its content.
+    After a file is yielded, the stream stands at the first byte of its content. It may also be
+    read on to where the headers of some later entry begin.
     Raises AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED) at the first entry that breaks a rule.
     """
     extra: dict[str, str] = {}
@@ -154,8 +176,12 @@ def read_members(stream: Stream) -> Iterator[Member]:
         extra.clear()
         name = member.path
         yield member
-        end = member.pos + -(-member.packed // BLOCK) * BLOCK
-        stream.skip(end - stream.position())
+        stream.skip(max(0, end_of(member) - stream.position()))
+
+
+def end_of(member: Member) -> int:
+    """Where the next entry's headers begin."""
+    return member.pos + -(-member.packed // BLOCK) * BLOCK
 
 
 def read_whole(stream: Stream, member: Member) -> bytes:

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from agent.archive import names
+from agent.archive.maker import FOLDER_MODE
 
-FOLDER_MODE = 0o755
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_OPEN = 64

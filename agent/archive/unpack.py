@@ -21,7 +21,7 @@ from agent.archive.ahead import ahead
 from agent.archive.batches import Batches, SeekingBatches, StreamBatches, TarContent
 from agent.archive.draft import Draft
 from agent.archive.gunzip import Gunzip
-from agent.archive.index import Index
+from agent.archive.index import LEVEL, Index
 from agent.archive.member import Member
 from agent.archive.refusals import from_sqlite_error
 from agent.archive.roll import Roll
@@ -112,8 +112,10 @@ def _unpack_seeking(request: _Request, fd: int, kind: kinds.Kind, draft: Draft, 
     space.check(*draft.needed(roll.strip, space.block()))
     batches = SeekingBatches(draft, roll, content, end)
     exact = _make_root(request.tree)
-    linked = write_files(_work(request, batches, draft, strip=roll.strip, exact=exact))
-    _finish(request.tree, draft, roll, strip=roll.strip, exact=exact)
+    work = _work(request, batches, draft, strip=roll.strip, exact=exact)
+    linked = write_files(work, when_read=lambda: _fill(draft, roll))
+    _finish(request.tree, roll, strip=roll.strip, exact=exact)
+    draft.finish()
     return linked
 
 
@@ -121,11 +123,17 @@ def _unpack_stream(request: _Request, fd: int, draft: Draft, roll: Roll) -> int:
     """Unpack a tgz; the count of linked files."""
     gunzip = Gunzip(fd, request.limits, request.cancel)
     exact = _make_root(request.tree)
+
+    def judge() -> None:
+        roll.judge()
+        _fill(draft, roll)
+
     with contextlib.closing(ahead(gunzip.pieces())) as pieces:
         batches = StreamBatches(draft, roll, gunzip, pieces)
-        linked = write_files(_work(request, batches, draft, strip=0, exact=exact))
-    roll.judge()
-    _finish(request.tree, draft, roll, strip=0, exact=exact)
+        work = _work(request, batches, draft, strip=0, exact=exact)
+        linked = write_files(work, when_read=judge)
+    _finish(request.tree, roll, strip=0, exact=exact)
+    draft.finish()
     return linked
 
 
@@ -143,20 +151,27 @@ def _work(request: _Request, batches: Batches, draft: Draft, *, strip: int, exac
     )
 
 
-def _finish(tree: Path, draft: Draft, roll: Roll, *, strip: int, exact: bool) -> None:
-    """Make folders without files and the links; then the index. strip: as files were written."""
+def _fill(draft: Draft, roll: Roll) -> None:
+    """Fill the index."""
+    draft.note_written(
+        (pos, hashlib.sha256(target.encode()).digest(), None, None, None)
+        for pos, _, target in roll.links()
+    )
+    draft.fill(roll.strip)
+
+
+def _finish(tree: Path, roll: Roll, *, strip: int, exact: bool) -> None:
+    """Make folders without files and the links. strip: as files were written."""
     try:
         with Tree(tree, exact=exact) as made:
             for path in roll.folders():
                 made.folder(path[strip:], make=True)
-            for pos, path, target in roll.links():
+            for _, path, target in roll.links():
                 made.symlink(path[strip:], target)
-                draft.note_written([(pos, hashlib.sha256(target.encode()).digest(), None)])
         if roll.strip and not strip:
             _unwrap(tree)
     except OSError as error:
         raise from_os_error(error, f"write {tree}", code=Code.INSTALL_FAILED) from error
-    draft.finish(roll.strip)
 
 
 def _unwrap(tree: Path) -> None:
@@ -180,14 +195,14 @@ def _make_root(tree: Path) -> bool:
 
 
 def _usable(reuse: tuple[Path, Path] | None) -> tuple[Path | None, Path | None]:
-    """The old release's tree and index, if both are there and can be read."""
+    """The old release's tree and index, if both are there and can be read, and ours wrote them."""
     if reuse is None or not reuse[0].is_dir():
         return None, None
     try:
-        Index(reuse[1]).close()
+        with Index(reuse[1]) as old:
+            return reuse if old.level == LEVEL else (None, None)
     except AgentError:
         return None, None
-    return reuse
 
 
 def _cancellable(members: Iterator[Member], cancel: Cancel) -> Iterator[Member]:

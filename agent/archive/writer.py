@@ -9,19 +9,21 @@ handing the lock over costs as much as one of them (measured).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import posixpath
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.archive.ahead import ahead
-from agent.archive.batches import SMALL_BYTES, Batches
+from agent.archive.batches import SMALL_BYTES, Batch, Batches
 from agent.archive.draft import Draft
+from agent.archive.known import Stretch
 from agent.archive.make_queue import MakeQueue
 from agent.archive.maker import Wish
 from agent.archive.member import Member
@@ -50,9 +52,10 @@ class Work:
     progress: Callable[[int, int], None]
 
 
-def write_files(work: Work) -> int:
+def write_files(work: Work, *, when_read: Callable[[], None]) -> int:
     """Write every file; the count of those that were linked from the old release.
 
+    when_read: called when everything is read, while the last files may still be made.
     Raises AgentError: BUNDLE_REFUSED, BUNDLE_DAMAGED, DISK_FULL, INSTALL_FAILED; Interrupted.
     """
     with contextlib.ExitStack() as stack:
@@ -62,6 +65,7 @@ def write_files(work: Work) -> int:
         writer = _Writer(work, _Files(tree, queue, work.strip), pool)
         while writer.write_batch():
             pass
+        when_read()
         writer.settle(leave=0)
         return writer.linked
 
@@ -72,36 +76,33 @@ class _Files:
     def __init__(self, tree: Tree, queue: MakeQueue, strip: int) -> None:
         self._tree = tree
         self._strip = strip
-        self._folder = ""  # the last that was made for a wish
         self.queue = queue
 
-    def make(self, member: Member, pieces: Iterable[bytes]) -> None:
+    def make(self, wish: Wish, pieces: Iterable[bytes]) -> None:
         """Make one file from the pieces of its content."""
-        path = member.path[self._strip :]
+        folder, name, mode, _, mtime_ns, _ = wish
+        path = posixpath.join(folder, name)
         try:
-            fd = self._tree.create(path, member.mode)
+            fd = self._tree.create(path, mode)
             try:
                 for piece in pieces:
                     write_all(fd, piece)
-                os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(fd)
         except (FileExistsError, NotADirectoryError) as error:
-            raise refused(member.path, "is there twice, or is a folder as well") from error
+            raise refused(path, "is there twice, or is a folder as well") from error
         except OSError as error:
             raise from_os_error(error, f"write {path}", code=Code.INSTALL_FAILED) from error
 
     def wish(self, member: Member, content: bytes | None) -> Wish:
-        """What the queue is asked for; None: to link the old file. The folder for it is made."""
+        """What the queue is asked for; None: to link the old file."""
         folder, _, name = member.path[self._strip :].rpartition("/")
-        if folder != self._folder:
-            self._make_folder(folder)
         return folder, name, member.mode, member.size, member.mtime_ns, content
 
     def link(self, member: Member) -> bool:
         """Link the old release's file, if it still is what its index says."""
         folder, _, name = member.path[self._strip :].rpartition("/")
-        self._make_folder(folder)
         return self.queue.link(folder, name, name, (member.mode, member.size, member.mtime_ns))
 
     def replace_by_link(self, member: Member) -> bool:
@@ -113,26 +114,35 @@ class _Files:
         self._tree.rename(posixpath.join(folder, beside), path)
         return True
 
-    def _make_folder(self, folder: str) -> None:
-        with contextlib.suppress(OSError):  # making a file in it will tell why
-            self._tree.folder(folder, make=True)
-            self._folder = folder
-
 
 class _Small(NamedTuple):
-    """A file that was read in one piece. raw: digest of the packed bytes."""
+    """A file that was read in one piece.
+
+    raw: digest of the packed bytes; head, whole: see index.py.
+    """
 
     member: Member
     packed: bytes
     raw: bytes
     is_same: bool
+    head: int | None
+    whole: bytes | None
 
 
 class _Batch(NamedTuple):
     """Files to make; contents: of those that are not the same as before, once inflated."""
 
+    known: Stretch
     files: list[_Small]
-    contents: Future[list[bytes]]
+    contents: Callable[[], list[bytes]]
+
+
+class _Making(NamedTuple):
+    """Files that the queue was asked for: the known ones, then the others."""
+
+    wishes: list[Wish]
+    known: list[bytes]
+    files: list[_Small]
 
 
 class _Writer:
@@ -144,28 +154,42 @@ class _Writer:
         self._pool = pool
         self._content = work.batches.content
         self._read: _Batch | None = None
-        self._making: deque[tuple[list[_Small], list[Wish]]] = deque()
+        self._making: deque[_Making] = deque()
         self.linked = 0
 
     def write_batch(self) -> bool:
         """Read a batch, and make the files of the one before; False when nothing is left."""
-        members = self._work.batches.take()
-        before, self._read = self._read, self._read_batch(members)
+        given = self._work.batches.take()
+        before, self._read = self._read, self._read_batch(given)
         if before:
             self._make_batch(before)
-        return bool(members)
+        return not given.is_empty
 
-    def _read_batch(self, members: list[Member]) -> _Batch:
+    def _read_batch(self, given: Batch) -> _Batch:
         """Read the small files, and have them inflated; big ones are made at once."""
         files = []
-        for member in members:
+        for member in given.files:
             if max(member.size, member.packed) > SMALL_BYTES:
-                self._note([(member.pos, *self._make_big(member))])
+                digest, raw = self._make_big(member)
+                raw_of_zip = raw if self._content.is_zip else None
+                self._work.draft.note_written([(member.pos, digest, raw_of_zip, None, None)])
                 continue
-            packed = self._content.read(member)
-            raw = hashlib.sha256(packed).digest()
-            files.append(_Small(member, packed, raw, _is_same(member, raw)))
-        return _Batch(files, self._pool.submit(self._inflate, files))
+            files.append(self._read_small(member))
+        inflate = functools.partial(self._inflate, files)
+        if self._content.is_zip:
+            return _Batch(given.known, files, self._pool.submit(inflate).result)
+        return _Batch(given.known, files, inflate)
+
+    def _read_small(self, member: Member) -> _Small:
+        packed = self._content.read(member)
+        whole = hashlib.sha256(packed)
+        raw = whole.digest()
+        is_same = _is_same(member, raw)
+        headers = self._content.headers(member)
+        if not headers:
+            return _Small(member, packed, raw, is_same, None, None)
+        whole.update(headers)
+        return _Small(member, packed, raw, is_same, len(headers), whole.digest())
 
     def _inflate(self, files: list[_Small]) -> list[bytes]:
         return [
@@ -173,34 +197,41 @@ class _Writer:
         ]
 
     def _make_batch(self, batch: _Batch) -> None:
-        contents = iter(batch.contents.result())
-        wishes, rows = [], []
-        for member, packed, raw, is_same in batch.files:
+        contents = iter(batch.contents())
+        wishes, rows = [*batch.known.wishes], []
+        is_zip = self._content.is_zip
+        for member, packed, raw, is_same, head, whole in batch.files:
             content, digest = None, member.old_digest if is_same else None
             if digest is None:
                 content = next(contents)
                 digest = raw if content is packed else hashlib.sha256(content).digest()
             wishes.append(self._files.wish(member, content))
-            rows.append((member.pos, digest, raw))
+            rows.append((member.pos, digest, raw if is_zip else None, head, whole))
         self._files.queue.put(wishes)
-        self._making.append((batch.files, wishes))
-        self._note(rows)
+        self._making.append(_Making(wishes, batch.known.contents, batch.files))
+        self._work.draft.note_written(rows)
         self.settle(leave=_MAKING)
         self._note_done(sum(file.member.size for file in batch.files))
 
     def settle(self, *, leave: int) -> None:
         """See that all batches are made but the last ones; what the queue could not do is done."""
         while len(self._making) > leave:
-            files, wishes = self._making.popleft()
+            making = self._making.popleft()
             failed = self._files.queue.take()
-            self.linked += sum(file.is_same for file in files)
+            self.linked += len(making.known) + sum(file.is_same for file in making.files)
             for number in failed:
-                member, packed, _, is_same = files[number]
-                content = wishes[number][-1]
-                self.linked -= is_same
+                content = making.wishes[number][-1]
                 if content is None:
-                    content = self._content.unpacked(member, packed)
-                self._files.make(member, (content,))
+                    self.linked -= 1
+                    content = self._content_again(making, number)
+                self._files.make(making.wishes[number], (content,))
+
+    def _content_again(self, making: _Making, number: int) -> bytes:
+        """The content of a file that could not be linked."""
+        if number < len(making.known):
+            return making.known[number]
+        file = making.files[number - len(making.known)]
+        return self._content.unpacked(file.member, file.packed)
 
     def _make_big(self, member: Member) -> tuple[bytes, bytes]:
         """Make or link a file in pieces; the digests of its content and of its packed bytes."""
@@ -215,7 +246,7 @@ class _Writer:
                 return member.old_digest, whole.digest()
         packed, content = hashlib.sha256(), hashlib.sha256()
         with contextlib.closing(self._pieces(member, packed.update, content.update)) as pieces:
-            self._files.make(member, pieces)
+            self._files.make(self._files.wish(member, None), pieces)
         digest = content.digest()
         if digest == member.old_digest and self._files.replace_by_link(member):
             self.linked += 1
@@ -233,13 +264,6 @@ class _Writer:
                 feed(piece)
                 yield piece
                 self._note_done(len(piece))
-
-    def _note(self, rows: list[tuple[int, bytes, bytes]]) -> None:
-        """Write down positions and digests; only a zip's packed bytes have one of their own."""
-        if self._content.is_zip:
-            self._work.draft.note_written(rows)
-        else:
-            self._work.draft.note_written((pos, digest, None) for pos, digest, _ in rows)
 
     def _note_done(self, size: int) -> None:
         """After every batch and every piece of a big file: how far it is, and may it go on."""

@@ -63,7 +63,8 @@ def test_answers_come_in_order_whoever_links(trees: tuple[Path, Path]) -> None:
     (new / "in/1204").touch()
     with MakeQueue(new, old, exact=True) as queue:
         pid = second_process(queue)
-        queue.put([*wishes(1202, 1206), ("nowhere", "f", MODE, 2, MTIME_NS, b"12")])
+        below_a_file = ("in/1205", "f", MODE, 2, MTIME_NS, b"12")
+        queue.put([*wishes(1202, 1206), below_a_file, ("no/where", "f", MODE, 2, MTIME_NS, b"12")])
         queue.put([("in", "new", 0o750, 3, MTIME_NS, b"new"), ("in", "0", MODE, 2, MTIME_NS, b"")])
         assert queue.take() == [3]
         assert queue.take() == [1]
@@ -74,6 +75,7 @@ def test_answers_come_in_order_whoever_links(trees: tuple[Path, Path]) -> None:
     assert {"3", "1201", "1203"}.isdisjoint(os.listdir(new / "in"))
     assert len(os.listdir(new / "in")) == 1206 - 3 + 1
     assert (new / "in/0").read_bytes() == b"12"
+    assert (new / "no/where/f").read_bytes() == b"12"
     assert listing(new / "in")["new"] == ("file", "0o750", b"new", MTIME_NS)
 
 
@@ -156,13 +158,16 @@ def test_modes_are_as_asked_for_whatever_the_umask(trees: tuple[Path, Path], uma
     try:
         with MakeQueue(new, None, exact=umask == 0o022) as queue:
             second_process(queue)
-            queue.put([("in", "new", 0o755, 3, MTIME_NS, b"new")])
+            queue.put([("in/new", "new", 0o755, 3, MTIME_NS, b"new")])
             assert queue.take() == list(range(1200))  # there is no old release
             assert queue.take() == [0, 1]
             assert queue.take() == []
     finally:
         os.umask(before)
-    assert listing(new / "in") == {"new": ("file", "0o755", b"new", MTIME_NS)}
+    assert listing(new / "in") == {
+        "new": ("dir", "0o755"),
+        "new/new": ("file", "0o755", b"new", MTIME_NS),
+    }
 
 
 @pytest.mark.root

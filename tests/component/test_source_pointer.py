@@ -235,6 +235,23 @@ def test_store_that_is_away_is_said_and_forgiven(published: Published) -> None:
     published.wait_for_version("1")
 
 
+def test_bundle_that_has_no_room_is_not_begun(published: Published) -> None:
+    with published.host.config.open("a") as file:
+        file.write("limits: {free: 900T}\n")
+    found = published.publish("1", serial=1)
+    published.host.start()
+
+    def ended() -> dict[str, Any] | None:
+        views = published.host.ask("GET", "/v1/deployments")["deployments"]
+        return next((each for each in views if each["status"] == "failed"), None)
+
+    failure = wait_until(ended, 30)["failure"]
+    assert failure["code"] == "disk-full"
+    assert "stay free" in failure["message"]
+    assert found.bundle is not None
+    assert published.store.asked(f"/service/bundles/{found.bundle.sha256}.zip") == 0
+
+
 def test_damaged_bundle_in_the_store_of_the_host_is_fetched_again(published: Published) -> None:
     first = published.publish("1", serial=1)
     published.host.start()
