@@ -73,7 +73,8 @@ class FileHost:
         with closing(sqlite3.connect(release.index)) as database:
             database.execute(f"CREATE TABLE {index.ENTRIES}")
             database.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", sorted(rows.values())
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
+                sorted(rows.values()),
             )
             database.commit()
         return release

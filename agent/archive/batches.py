@@ -217,7 +217,7 @@ class StreamBatches:
         known = Stretch([], [])
         left = _BATCH_BYTES
         while left > 0 and len(found) < BATCH:
-            self._stream.skip(self._end - self._stream.position())
+            self._stream.skip(max(0, self._end - self._stream.position()))
             left -= self._known.take(known, left)
             self._stream.mark()
             member = next(self._members, None)

@@ -16,7 +16,6 @@ from agent.archive.roll import Roll
 from agent.archive.tar_reader import BLOCK, PieceStream
 
 _LONGEST_PAUSE = 32
-_SIZE, _HEAD = 2, 5  # of Expected
 
 
 class Stretch(NamedTuple):
@@ -61,7 +60,8 @@ class Known:
         """Add files as long as they lie in the same piece of the stream; as take()."""
         if (row := self._next) is None:
             return 0
-        there, first = self._stream.ahead(row[_HEAD] + row[_SIZE] + -row[_SIZE] % BLOCK)
+        _, _, size, _, _, head, _ = row
+        there, first = self._stream.ahead(head + size + -size % BLOCK)
         at, start = first, self._stream.position() - first
         while row is not None and at - first < room:
             path, mode, size, mtime_ns, pos, head, whole = row

@@ -115,8 +115,8 @@ class Roll:
         """
         if not self._tops:
             raise refused_bundle("it is empty", "Build the bundle again.")
-        self._take_over()
-        self._refuse_duplicates()
+        _take_over(self._db)
+        _refuse_duplicates(self._db)
         clash = self._db.execute(
             "SELECT path FROM scratch.folders JOIN listed USING (path) LIMIT 1"
         ).fetchone()
@@ -204,24 +204,6 @@ class Roll:
         except sqlite3.IntegrityError as error:
             raise _twice(path) from error
 
-    def _take_over(self) -> None:
-        """Have the entries known from before in the index, where the rules look at them, too."""
-        try:
-            self._db.execute(TAKE_OVER)
-        except sqlite3.IntegrityError as error:
-            path = self._db.execute(KNOWN_TWICE).fetchone()[0]
-            raise _twice(path) from error
-
-    def _refuse_duplicates(self) -> None:
-        try:
-            self._db.execute("CREATE UNIQUE INDEX scratch.by_path ON members (path)")
-        except sqlite3.IntegrityError as error:
-            query = "SELECT path FROM scratch.members GROUP BY path HAVING count(*) > 1 LIMIT 1"
-            raise _twice(self._db.execute(query).fetchone()[0]) from error
-        query = "SELECT path FROM scratch.members JOIN entries USING (path) LIMIT 1"
-        if found := self._db.execute(query).fetchone():
-            raise _twice(found[0])
-
     def _wrapping(self) -> int:
         """The length of "top/" if that folder holds everything, and an appspec directly in it.
 
@@ -258,6 +240,26 @@ class Roll:
     def _is_folder(self, path: str) -> bool:
         found = self._db.execute("SELECT 1 FROM scratch.folders WHERE path = ?", (path,))
         return found.fetchone() is not None
+
+
+def _take_over(db: sqlite3.Connection) -> None:
+    """Have the entries known from before in the index, where the rules look at them, too."""
+    try:
+        db.execute(TAKE_OVER)
+    except sqlite3.IntegrityError as error:
+        path = db.execute(KNOWN_TWICE).fetchone()[0]
+        raise _twice(path) from error
+
+
+def _refuse_duplicates(db: sqlite3.Connection) -> None:
+    try:
+        db.execute("CREATE UNIQUE INDEX scratch.by_path ON members (path)")
+    except sqlite3.IntegrityError as error:
+        query = "SELECT path FROM scratch.members GROUP BY path HAVING count(*) > 1 LIMIT 1"
+        raise _twice(db.execute(query).fetchone()[0]) from error
+    query = "SELECT path FROM scratch.members JOIN entries USING (path) LIMIT 1"
+    if found := db.execute(query).fetchone():
+        raise _twice(found[0])
 
 
 def over_limit(cause: str, limit: str) -> AgentError:

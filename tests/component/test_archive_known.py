@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +22,7 @@ from agent.archive import unpack
 from agent.model.errors import AgentError, Code
 from agent.model.settings import Limits
 from tests.archives import APPSPEC, MTIME, make_tar, pax_entry, pax_record, tar_entry
+from tests.lint.source import ROOT
 from tests.unpacking import BIG, LIMITS, assert_index_matches, listing, unpack_bundle
 
 OCTAL_MTIME = b"%011o\0" % MTIME
@@ -258,6 +263,51 @@ def test_an_index_of_an_older_format_is_not_used(tmp_path: Path) -> None:
     result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
     assert result.reused == 0
     assert_index_matches(tmp_path / "new", tmp_path / "new.index")
+
+
+# An agent that is killed when it has told of its progress so many times.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from agent.archive import unpack
+from agent.model.settings import Limits
+from agent.system.cancel import Cancel
+
+left = int(sys.argv[2])
+where = Path(sys.argv[1])
+
+def progress(done, total):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+unpack.unpack(where / "new.tgz", tree=where / "new", index=where / "new.index",
+              limits=Limits(free_bytes=0, free_inodes=0), cancel=Cancel(), progress=progress,
+              reuse=(where / "old", where / "old.index"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_a_kill_leaves_the_old_release_as_it_is(times: int, tmp_path: Path) -> None:
+    entries = [SPEC, *(entry(b"app/%d" % number, b"%d" % number) for number in range(2500))]
+    unpack_bundle(write_tgz(tmp_path / "old.tgz", *entries), "old")
+    entries[100::500] = [entry(b"app/%d" % number, b"other") for number in range(99, 2500, 500)]
+    bundle = write_tgz(tmp_path / "new.tgz", *entries)
+    before = listing(tmp_path / "old")
+    command = [sys.executable, "-c", _KILLED, str(tmp_path), str(times)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / "new").exists()
+    assert not (tmp_path / "new.index").exists()
+    assert listing(tmp_path / "old") == before
+    # as the step begins again: what is half done is removed
+    shutil.rmtree(tmp_path / "new")
+    result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
+    assert result.reused == 2496
+    assert_index_matches(tmp_path / "new", tmp_path / "new.index")
+    assert listing(tmp_path / "old") == before
 
 
 POOL = [
