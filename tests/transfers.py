@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.model.transfer import Fetched, Patience
+from agent.remote.stores import Store
 from agent.system.cancel import Cancel
-from agent.system.stores import Store
 
 HASTY = Patience(
     attempts=3,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from agent.model.environments import Environment, Target
 from agent.model.errors import AgentError
-from agent.system import stores
+from agent.remote import stores
 
 T = TypeVar("T")
 

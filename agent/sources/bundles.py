@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code
 from agent.model.transfer import Fetched
+from agent.remote import stores
+from agent.remote.stores import Store
 from agent.sources.pointer import PointerSource
-from agent.system import stores
 from agent.system.cancel import Cancel
-from agent.system.stores import Store
 
 
 class Bundles:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent.model.errors import AgentError
 from agent.model.settings import Settings
-from agent.system import durable, imds
+from agent.remote import imds
+from agent.system import durable
 
 _ASK_AGAIN_SECONDS = 60.0
 _REGION_IS_KNOWN = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED")

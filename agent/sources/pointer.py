@@ -14,11 +14,11 @@ from agent.model.deployment import Deployment, Revision
 from agent.model.errors import AgentError, Code, NotFound, from_os_error
 from agent.model.settings import SourceSettings, SourceType
 from agent.model.transfer import Patience, S3Place
+from agent.remote import stores
+from agent.remote.github_store import is_release_url
+from agent.remote.stores import Store
 from agent.sources.gate import Admitted, Gate, Offer
 from agent.sources.groups import HostGroup
-from agent.system import stores
-from agent.system.github_store import is_release_url
-from agent.system.stores import Store
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import pytest
 
 from agent.model.errors import AgentError, Code
 from agent.model.transfer import S3Place
-from agent.system import stores
-from agent.system.stores import WritableStore
+from agent.remote import stores
+from agent.remote.stores import WritableStore
 from tests.transfers import PATIENT, fetch
 from tests.web_server import Request, WebServer, answer, file_answer, web_server
 

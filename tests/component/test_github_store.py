@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import AgentError, NotFound, TransientError
-from agent.system import stores
-from agent.system.github_store import is_release_url
-from agent.system.stores import Store
+from agent.remote import stores
+from agent.remote.github_store import is_release_url
+from agent.remote.stores import Store
 from tests.transfers import HASTY, fetch
 from tests.web_server import Request, WebServer, answer, file_answer, web_server
 

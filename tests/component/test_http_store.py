@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
-from agent.system import stores
-from agent.system.stores import Store
+from agent.remote import stores
+from agent.remote.stores import Store
 from tests.transfers import HASTY
 from tests.web_server import Request, WebServer, answer, file_answer, web_server
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
-from agent.system import imds
+from agent.remote import imds
 from tests.imds_server import Imds, metadata_service
 from tests.web_server import answer
 

@@ -14,8 +14,8 @@ import pytest
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.transfer import S3Place
-from agent.system import s3_upload, stores
-from agent.system.stores import WritableStore
+from agent.remote import s3_upload, stores
+from agent.remote.stores import WritableStore
 from tests.transfers import HASTY, fetch
 from tests.web_server import Request, WebServer, answer, file_answer, web_server
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import AgentError, Code, Conflict, NotFound
-from agent.system import s3_upload, stores
-from agent.system.stores import WritableStore
+from agent.remote import s3_upload, stores
+from agent.remote.stores import WritableStore
 from tests import objectstore
 from tests.objectstore import Bucket, ObjectStore
 from tests.transfers import PATIENT, fetch

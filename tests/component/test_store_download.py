@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import AgentError, Code, Interrupted, NotFound, TransientError
-from agent.system import stores
+from agent.remote import stores
 from agent.system.cancel import Cancel
 from tests.transfers import HASTY, fetch
 from tests.waiting import wait_until_async

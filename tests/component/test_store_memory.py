@@ -24,7 +24,7 @@ PROGRAM = """
 import asyncio, re, sys
 from pathlib import Path
 from agent.model.transfer import S3Place
-from agent.system import stores
+from agent.remote import stores
 from agent.system.cancel import Cancel
 
 async def main(url, endpoint, source, target, sha256):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from agent.model.errors import AgentError, Code
 from agent.model.transfer import S3Place
-from agent.system import web
+from agent.remote import web
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

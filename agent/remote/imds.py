@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.transfer import Patience
-from agent.system.attempts import try_again
-from agent.system.web import Call, Web
+from agent.remote.attempts import try_again
+from agent.remote.web import Call, Web
 
 _IPV4, _IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
 _CHANGE = "aws ec2 modify-instance-metadata-options --instance-id …"

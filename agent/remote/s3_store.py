@@ -12,13 +12,13 @@ from xml.etree import ElementTree as ET
 
 from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.model.transfer import Answer, Fetched, ObjectInfo, Patience, S3Place
-from agent.system import s3_errors, s3_upload
-from agent.system.attempts import briefly, try_again
+from agent.remote import s3_errors, s3_upload
+from agent.remote.attempts import briefly, try_again
+from agent.remote.download import Progress, Wanted, download
+from agent.remote.s3_address import parse_place
+from agent.remote.s3_requests import S3Request, S3Requests
+from agent.remote.web import Stream
 from agent.system.cancel import Cancel
-from agent.system.download import Progress, Wanted, download
-from agent.system.s3_address import parse_place
-from agent.system.s3_requests import S3Request, S3Requests
-from agent.system.web import Stream
 
 _Page = tuple[list[ObjectInfo], str]  # with the token of the next one, "" for none
 

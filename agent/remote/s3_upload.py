@@ -16,11 +16,11 @@ from xml.etree import ElementTree as ET
 
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.model.transfer import Patience
-from agent.system.attempts import try_again
-from agent.system.download import Progress
-from agent.system.s3_errors import parse_xml
-from agent.system.s3_requests import S3Request, S3Requests
-from agent.system.web import Slice
+from agent.remote.attempts import try_again
+from agent.remote.download import Progress
+from agent.remote.s3_errors import parse_xml
+from agent.remote.s3_requests import S3Request, S3Requests
+from agent.remote.web import Slice
 
 PART_BYTES = 64 * 2**20
 ONE_REQUEST_BYTES = 100 * 2**20

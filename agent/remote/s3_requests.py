@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from agent.model.errors import AgentError
 from agent.model.transfer import Patience, S3Place
-from agent.system import web
-from agent.system.s3_address import S3Address
-from agent.system.s3_errors import Asked, Fault, error_of, parse_fault
-from agent.system.web import Call, Slice, Stream, Web
+from agent.remote import web
+from agent.remote.s3_address import S3Address
+from agent.remote.s3_errors import Asked, Fault, error_of, parse_fault
+from agent.remote.web import Call, Slice, Stream, Web
 
 if TYPE_CHECKING:
-    from agent.system.aws import Aws
+    from agent.remote.aws import Aws
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _ERROR_BYTES = 64 * 1024
@@ -141,7 +141,7 @@ class S3Requests:
 
 
 def _import_aws() -> type[Aws]:
-    from agent.system.aws import Aws
+    from agent.remote.aws import Aws
 
     return Aws
 

@@ -9,11 +9,11 @@ from urllib.parse import quote, urljoin
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.transfer import Answer, Fetched, Patience
-from agent.system import web
-from agent.system.attempts import briefly, try_again
+from agent.remote import web
+from agent.remote.attempts import briefly, try_again
+from agent.remote.download import Progress, Wanted, download
+from agent.remote.web import Call, Stream, Web
 from agent.system.cancel import Cancel
-from agent.system.download import Progress, Wanted, download
-from agent.system.web import Call, Stream, Web
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5

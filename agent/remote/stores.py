@@ -9,9 +9,9 @@ from typing import Protocol
 
 from agent.model.errors import AgentError, Code
 from agent.model.transfer import Answer, Fetched, ObjectInfo, Patience, S3Place
+from agent.remote.github_store import GithubStore, is_release_url
+from agent.remote.http_store import HttpStore
 from agent.system.cancel import Cancel
-from agent.system.github_store import GithubStore, is_release_url
-from agent.system.http_store import HttpStore
 
 Progress = Callable[[int, int], None]
 
@@ -106,6 +106,6 @@ def open_s3(
             code=Code.CONFIG_INVALID,
             remedy="apt-get install python3-botocore",
         )
-    from agent.system.s3_store import S3Store  # only where S3 is used: XML, and later botocore
+    from agent.remote.s3_store import S3Store  # only where S3 is used: XML, and later botocore
 
     return S3Store(place, patience=patience or Patience(), warn=warn)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from agent.model.errors import AgentError, Code, Conflict, NotFound, TransientError
-from agent.system import web
+from agent.remote import web
 
 _ACTION = re.compile(r"to perform: ([a-z0-9-]+:\w+)")
 _WHO = re.compile(r"User: (arn:[\w-]+:[\w-]+::(\d{12}):\S+) is not")

@@ -19,7 +19,7 @@ from botocore import credentials as providers
 from botocore import session as sessions
 
 from agent.model.errors import AgentError, Code, TransientError
-from agent.system.web import Call
+from agent.remote.web import Call
 
 # somebody to ask, for want of a better one: S3 answers with the right region, STS serves all
 _FALLBACK_REGION = "us-east-1"

@@ -15,12 +15,12 @@ from typing import Any
 
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.transfer import Answer, Fetched, Patience
-from agent.system import web
-from agent.system.attempts import briefly, try_again
+from agent.remote import web
+from agent.remote.attempts import briefly, try_again
+from agent.remote.download import Progress, Wanted, download
+from agent.remote.http_store import checked, checked_base, checked_key, follow, range_of, refusal
+from agent.remote.web import Call, Stream, Web
 from agent.system.cancel import Cancel
-from agent.system.download import Progress, Wanted, download
-from agent.system.http_store import checked, checked_base, checked_key, follow, range_of, refusal
-from agent.system.web import Call, Stream, Web
 
 _RELEASE_PATH = re.compile(r"(?:/api/v3)?/repos/[^/]+/[^/]+/releases/(?:latest|tags/[^/]+|\d+)/?")
 _RELEASE_BYTES = 8 * 2**20  # with up to 1000 assets

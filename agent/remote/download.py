@@ -12,11 +12,11 @@ from pathlib import Path
 
 from agent.model.errors import AgentError, Code, TransientError
 from agent.model.transfer import Fetched, Patience
+from agent.remote.attempts import Attempts
+from agent.remote.partial import PartialFile
+from agent.remote.web import Stream
 from agent.system import threads
-from agent.system.attempts import Attempts
 from agent.system.cancel import Cancel
-from agent.system.partial import PartialFile
-from agent.system.web import Stream
 
 Progress = Callable[[int, int], None]
 # (first byte, validator): the answer, with a status of 200, 206, 412 or 416; raises AgentError
