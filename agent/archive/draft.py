@@ -19,8 +19,8 @@ from agent.archive.refusals import from_sqlite_error
 
 BATCH = 128
 
-Written = tuple[int, bytes, bytes | None, int | None, bytes | None]
-"""Position, digest of the content (or target), raw, head and whole: see index.py."""
+Written = tuple[int, int, bytes, bytes | None, int | None, bytes | None]
+"""Position, mtime_ns, digest of the content (or target), raw, head and whole: see index.py."""
 Expected = tuple[str, int, int, int, int, int, bytes]
 """A file as the old archive had it: path, mode, size, mtime_ns, pos, head and whole."""
 
@@ -31,20 +31,21 @@ CREATE TABLE scratch.members (
 CREATE TABLE scratch.folders (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.forms (form TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scratch.written (
-  pos INTEGER PRIMARY KEY, digest BLOB, raw BLOB, head INTEGER, whole BLOB);
+  pos INTEGER PRIMARY KEY, mtime_ns INTEGER, digest BLOB, raw BLOB, head INTEGER, whole BLOB);
 CREATE TABLE scratch.known (first INTEGER, last INTEGER, shift INTEGER);
 CREATE TEMP VIEW listed AS
 SELECT path, target FROM scratch.members UNION ALL SELECT path, target FROM main.entries;
 """
 
-# the same file in the old release, as far as headers tell: content is compared later
+# the same file in the old release, as far as headers tell: content is compared later. Its time
+# does not count: a build stamps all files anew, and what has the same content keeps its time
 _OLD = """LEFT JOIN old.entries o ON o.path = substr(m.path, :strip + 1) AND o.kind = 'file'
-  AND o.size = m.size AND o.mode = m.mode AND o.mtime_ns = m.mtime_ns"""
+  AND o.size = m.size AND o.mode = m.mode"""
 
 _ROWS = f"""
 SELECT m.pos, m.path, 'file', m.mode, m.size, m.mtime_ns, NULL, m.packed, m.method, m.crc,
   coalesce((SELECT n.pos FROM scratch.members n WHERE n.pos > m.pos ORDER BY n.pos LIMIT 1), :end),
-  o.digest, o.raw
+  o.digest, o.raw, o.mtime_ns
 FROM scratch.members m {_OLD}
 WHERE m.pos > :after AND m.target IS NULL ORDER BY m.pos LIMIT :count"""  # noqa: S608 - our own text
 
@@ -62,7 +63,7 @@ _FINISH_MEMBERS = """
 INSERT INTO entries
 SELECT substr(m.path, :strip + 1), iif(m.target IS NULL, 'file', 'link'), m.mode,
   iif(m.target IS NULL, m.size, length(CAST(m.target AS BLOB))),
-  iif(m.target IS NULL, m.mtime_ns, 0), w.digest, w.raw, m.target,
+  w.mtime_ns, w.digest, w.raw, m.target,
   iif(w.head AND NOT :strip, m.pos, NULL), iif(:strip, NULL, w.head), iif(:strip, NULL, w.whole)
 FROM scratch.members m JOIN scratch.written w USING (pos) ORDER BY m.path"""
 
@@ -93,6 +94,7 @@ class Draft:
     def __init__(self, index: Path, old: Path | None = None) -> None:
         self._index = index
         self.has_old = old is not None
+        self._expected: sqlite3.Cursor | None = None
         self._partial = index.with_name(f"{index.name}.partial")
         scratch = index.with_name(f"{index.name}.scratch")
         self._partial.unlink(missing_ok=True)
@@ -114,6 +116,7 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Close; without finish() nothing is left."""
+        self._end_expected()
         self.db.close()
         self._partial.unlink(missing_ok=True)
 
@@ -129,8 +132,16 @@ class Draft:
         return size + folders * block + members * _ROW_BYTES, files + folders
 
     def expected_after(self, pos: int) -> Iterator[Expected]:
-        """What followed in the old archive behind an entry at `pos`."""
-        return self.db.execute(_EXPECTED, (pos,))
+        """What followed in the old archive behind an entry at `pos`; ends what it gave before."""
+        self._end_expected()
+        self._expected = self.db.execute(_EXPECTED, (pos,))
+        return self._expected
+
+    def _end_expected(self) -> None:
+        """A query that is not at its end would keep the index locked after it is closed."""
+        if self._expected is not None:
+            self._expected.close()
+            self._expected = None
 
     def old_pos(self, path: str) -> int | None:
         """Where the old archive had the entry of a path."""
@@ -146,7 +157,7 @@ class Draft:
 
     def note_written(self, rows: Iterable[Written]) -> None:
         """What was written."""
-        self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?, ?, ?)", rows)
+        self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def fill(self, strip: int) -> None:
         """Fill the index from the roll and what was written."""
@@ -159,6 +170,7 @@ class Draft:
 
     def finish(self) -> None:
         """Give the index its name. The caller syncs the file system."""
+        self._end_expected()
         self.db.execute("COMMIT")
         self.db.close()
         os.replace(self._partial, self._index)

@@ -16,11 +16,13 @@ from agent.archive.refusals import from_sqlite_error
 from agent.model.errors import AgentError, Code
 
 # path: relative, / between folders, the root itself not listed, every folder listed.
-# kind: file, dir, link. mode: permission bits. size, mtime_ns: of a file; a link's size is its
-# target's length; else 0. digest: sha256 of the content or of the target, empty for a dir.
-# raw: sha256 over the compressed bytes of a file from a zip, else NULL. target: of a link.
+# kind: file, dir, link. mode: permission bits. size: of a file; of a link's target; else 0.
+# mtime_ns: of a file, else 0; one that the release before had with this content keeps its time.
+# digest: sha256 of the content or of the target, empty for a dir. raw: sha256 over the compressed
+# bytes of a file from a zip, else NULL. target: of a link.
 # pos, head, whole: of a file of a tgz that may be known again by its bytes, else NULL: where its
-# content lies in the tar, bytes of headers in front of it, sha256 over content and then headers.
+# content lies in the tar, bytes of headers in front of it, sha256 over content and then headers,
+# but for the time in them.
 ENTRIES = """entries (
   path TEXT PRIMARY KEY, kind TEXT NOT NULL, mode INTEGER NOT NULL, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL, raw BLOB, target TEXT,

@@ -1,8 +1,9 @@
 """Files of a tgz that the old release's had, byte for byte, taken over without reading headers.
 
 The index tells in which order the old archive had its files, how many bytes each took, and their
-digest, headers and all. Where the next bytes of the stream have it, they are that entry again: it
-passed the rules then, and is written down by one statement for a whole stretch of them.
+digest, headers and all but for the time. Where the next bytes of the stream have it, they are that
+entry again: it passed the rules then, and is written down by one statement for a whole stretch of
+them. Its time stays the old one: a build stamps all files anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from agent.archive import tar_reader
 from agent.archive.draft import Draft
 from agent.archive.maker import Wish
 from agent.archive.roll import Roll
@@ -71,7 +73,7 @@ class Known:
                 break
             content = there[begin : begin + size]
             digest = hashlib.sha256(content)
-            digest.update(there[at:begin])
+            tar_reader.feed_headers(digest.update, there[at:begin])
             if digest.digest() != whole:
                 break
             if start + begin - pos != self._shift or not self._last:

@@ -22,8 +22,8 @@ class Member(NamedTuple):
     path:    from a reader: the decoded name as it stands; from the roll: a clean path.
     target:  of a link, else None.
     packed:  bytes that the content takes in the archive; method, crc: of a zip.
-    end, old_digest, old_raw: known to the roll only: where the next entry begins, and the
-             digests of a file of the old release that looks the same, else None.
+    end, old_digest, old_raw, old_mtime_ns: known to the roll only: where the next entry begins,
+             and digests and time of a file of the old release that looks the same, else None.
     """
 
     pos: int
@@ -39,3 +39,4 @@ class Member(NamedTuple):
     end: int = 0
     old_digest: bytes | None = None
     old_raw: bytes | None = None
+    old_mtime_ns: int | None = None

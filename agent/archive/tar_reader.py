@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from agent.archive.member import EntryKind, Member
 from agent.archive.refusals import REBUILD, damaged, refused, refused_bundle, shown
 
 BLOCK = 512
+_AFTER_PREFIX = BLOCK - 136  # what follows name, mode, owner, group and size
+_AFTER_CHECKSUM = BLOCK - 156
 _LATEST_TIME = 2**33  # seconds; every file system of ours can store times up to here
 _MAX_HEADER_BYTES = 128 * 1024  # of a pax header; of a long name
 _MAX_CONTENT_BYTES = 2**60  # far beyond any limit, and still an offset that the kernel takes
@@ -182,6 +184,12 @@ def read_members(stream: Stream) -> Iterator[Member]:
 def end_of(member: Member) -> int:
     """Where the next entry's headers begin."""
     return member.pos + -(-member.packed // BLOCK) * BLOCK
+
+
+def feed_headers(feed: Callable[[bytes], object], headers: bytes) -> None:
+    """Feed an entry's headers without the time of the last one, and its checksum: tar(5)."""
+    feed(headers[:-_AFTER_PREFIX])
+    feed(headers[-_AFTER_CHECKSUM:])
 
 
 def read_whole(stream: Stream, member: Member) -> bytes:

@@ -154,7 +154,7 @@ def _work(request: _Request, batches: Batches, draft: Draft, *, strip: int, exac
 def _fill(draft: Draft, roll: Roll) -> None:
     """Fill the index."""
     draft.note_written(
-        (pos, hashlib.sha256(target.encode()).digest(), None, None, None)
+        (pos, 0, hashlib.sha256(target.encode()).digest(), None, None, None)
         for pos, _, target in roll.links()
     )
     draft.fill(roll.strip)

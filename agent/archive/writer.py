@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.archive import tar_reader
 from agent.archive.ahead import ahead
 from agent.archive.batches import SMALL_BYTES, Batch, Batches
 from agent.archive.draft import Draft
@@ -96,20 +97,27 @@ class _Files:
             raise from_os_error(error, f"write {path}", code=Code.INSTALL_FAILED) from error
 
     def wish(self, member: Member, content: bytes | None) -> Wish:
-        """What the queue is asked for; None: to link the old file."""
+        """What the queue is asked for; None: to link the old file, which keeps its time."""
         folder, _, name = member.path[self._strip :].rpartition("/")
-        return folder, name, member.mode, member.size, member.mtime_ns, content
+        return (
+            folder,
+            name,
+            member.mode,
+            member.size,
+            _time(member, is_same=content is None),
+            content,
+        )
 
     def link(self, member: Member) -> bool:
         """Link the old release's file, if it still is what its index says."""
         folder, _, name = member.path[self._strip :].rpartition("/")
-        return self.queue.link(folder, name, name, (member.mode, member.size, member.mtime_ns))
+        return self.queue.link(folder, name, name, _wanted(member))
 
     def replace_by_link(self, member: Member) -> bool:
         """The same for a file that was written before it was known to be the old one."""
         path, beside = member.path[self._strip :], f".{member.pos}.linked"
         folder, _, name = path.rpartition("/")
-        if not self.queue.link(folder, name, beside, (member.mode, member.size, member.mtime_ns)):
+        if not self.queue.link(folder, name, beside, _wanted(member)):
             return False
         self._tree.rename(posixpath.join(folder, beside), path)
         return True
@@ -170,9 +178,9 @@ class _Writer:
         files = []
         for member in given.files:
             if max(member.size, member.packed) > SMALL_BYTES:
-                digest, raw = self._make_big(member)
+                time, digest, raw = self._make_big(member)
                 raw_of_zip = raw if self._content.is_zip else None
-                self._work.draft.note_written([(member.pos, digest, raw_of_zip, None, None)])
+                self._work.draft.note_written([(member.pos, time, digest, raw_of_zip, None, None)])
                 continue
             files.append(self._read_small(member))
         inflate = functools.partial(self._inflate, files)
@@ -188,7 +196,7 @@ class _Writer:
         headers = self._content.headers(member)
         if not headers:
             return _Small(member, packed, raw, is_same, None, None)
-        whole.update(headers)
+        tar_reader.feed_headers(whole.update, headers)
         return _Small(member, packed, raw, is_same, len(headers), whole.digest())
 
     def _inflate(self, files: list[_Small]) -> list[bytes]:
@@ -206,7 +214,8 @@ class _Writer:
                 content = next(contents)
                 digest = raw if content is packed else hashlib.sha256(content).digest()
             wishes.append(self._files.wish(member, content))
-            rows.append((member.pos, digest, raw if is_zip else None, head, whole))
+            time = _time(member, is_same=content is None)
+            rows.append((member.pos, time, digest, raw if is_zip else None, head, whole))
         self._files.queue.put(wishes)
         self._making.append(_Making(wishes, batch.known.contents, batch.files))
         self._work.draft.note_written(rows)
@@ -233,8 +242,8 @@ class _Writer:
         file = making.files[number - len(making.known)]
         return self._content.unpacked(file.member, file.packed)
 
-    def _make_big(self, member: Member) -> tuple[bytes, bytes]:
-        """Make or link a file in pieces; the digests of its content and of its packed bytes."""
+    def _make_big(self, member: Member) -> tuple[int, bytes, bytes]:
+        """Make or link a file in pieces; its time, and the digests of content and packed bytes."""
         if member.old_digest and self._content.rereads:
             whole = hashlib.sha256()
             for piece in self._content.packed_pieces(member):
@@ -243,14 +252,15 @@ class _Writer:
             if _is_same(member, whole.digest()) and self._files.link(member):
                 self.linked += 1
                 self._note_done(member.size)
-                return member.old_digest, whole.digest()
+                return _time(member, is_same=True), member.old_digest, whole.digest()
         packed, content = hashlib.sha256(), hashlib.sha256()
         with contextlib.closing(self._pieces(member, packed.update, content.update)) as pieces:
-            self._files.make(self._files.wish(member, None), pieces)
+            self._files.make(self._files.wish(member, b""), pieces)
         digest = content.digest()
-        if digest == member.old_digest and self._files.replace_by_link(member):
-            self.linked += 1
-        return digest, digest if member.method == STORED else packed.digest()
+        is_linked = digest == member.old_digest and self._files.replace_by_link(member)
+        self.linked += is_linked
+        raw = digest if member.method == STORED else packed.digest()
+        return _time(member, is_same=is_linked), digest, raw
 
     def _pieces(
         self, member: Member, feed_packed: Feed, feed: Feed
@@ -271,6 +281,16 @@ class _Writer:
         self._work.progress(*self._work.batches.progress())
         self._work.cancel.check()
         self._work.space.check()
+
+
+def _time(member: Member, *, is_same: bool) -> int:
+    """The mtime_ns of a file: that of the old release's where the content is the same."""
+    return member.old_mtime_ns if is_same and member.old_mtime_ns is not None else member.mtime_ns
+
+
+def _wanted(member: Member) -> tuple[int, int, int]:
+    """What the old file has to be, to be linked."""
+    return member.mode, member.size, _time(member, is_same=True)
 
 
 def _is_same(member: Member, raw: bytes) -> bool:

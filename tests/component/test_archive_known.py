@@ -187,7 +187,9 @@ def spoil_content(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [spoil_content, Path.unlink, lambda path: path.chmod(0o600)], ids=str
+    "spoil",
+    [spoil_content, Path.unlink, lambda path: path.chmod(0o600)],
+    ids=["content", "gone", "mode"],
 )
 def test_a_file_that_a_service_changed_is_written_anew(
     spoil: Callable[[Path], None], tmp_path: Path

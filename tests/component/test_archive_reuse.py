@@ -102,13 +102,31 @@ def test_a_file_that_was_touched_is_not_reused(
     assert listing(tmp_path / "new") == listing(packed)
 
 
-def test_another_mtime_or_mode_is_not_the_same(old: str, packed: Path, tmp_path: Path) -> None:
-    os.utime(packed / "appspec.yml", (MTIME + 1000, MTIME + 1000))
+def test_another_mode_is_not_the_same(old: str, packed: Path, tmp_path: Path) -> None:
     (packed / "data/big.bin").chmod(0o755)
     bundle = pack(old, packed, tmp_path / "new.bundle")
     result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
-    assert result.reused == 4
+    assert result.reused == 5
     assert listing(tmp_path / "new") == listing(packed)
+
+
+def test_what_was_only_stamped_anew_is_the_same_and_keeps_its_time(
+    old: str, packed: Path, tmp_path: Path
+) -> None:
+    before = listing(packed)
+    for path in packed.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            os.utime(path, (MTIME + 1000, MTIME + 1000))
+    (packed / "appspec.yml").write_text("version: 0.0  # other\n")
+    os.utime(packed / "appspec.yml", (MTIME + 1000, MTIME + 1000))
+    bundle = pack(old, packed, tmp_path / "new.bundle")
+    result = unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"))
+    assert result.reused == 5
+    found = listing(tmp_path / "new")
+    assert found.pop("appspec.yml") == listing(packed)["appspec.yml"]
+    del before["appspec.yml"]
+    assert found == before
+    assert_index_matches(tmp_path / "new", tmp_path / "new.index")
 
 
 def test_equal_size_mtime_and_crc_do_not_make_it_the_same(tmp_path: Path) -> None:
