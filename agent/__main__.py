@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from agent import __version__, daemon
+from agent.formats import schema
 from agent.formats import settings as settings_format
 from agent.model.errors import AgentError
 from agent.model.messages import Message
@@ -40,6 +41,7 @@ def main() -> int:
     if args.check:
         return 0
     try:
+        schema.forget()
         options = daemon.Options(
             socket=args.socket or settings.run_dir / "agent.sock",
             polls=not args.foreground,

@@ -23,19 +23,18 @@ from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code
 from agent.model.messages import Message
 from agent.model.release import Layout
-from agent.model.settings import Settings, SourceSettings, SourceType
-from agent.poller import Poller
+from agent.model.settings import Settings, SourceType
+from agent.poller import Poller, Source
 from agent.queue import DeploymentQueue
-from agent.sources.bundles import Bundles
+from agent.sources.bundles import Bundles, Holder
 from agent.sources.directory import DirectorySource
-from agent.sources.gate import Gate
 from agent.sources.groups import HostGroup
-from agent.sources.pointer import PointerSource
+from agent.sources.keys import Keys
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.serials import Serials
 from agent.store.state import State
-from agent.system import journal, systemd
+from agent.system import journal, memory, systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
@@ -74,9 +73,8 @@ class Daemon:
         self._lock = _lock(settings.state_dir)
         self._state = State(self._layout.database)
         group = HostGroup(settings)
-        serials = Serials(self._state)
-        gate = Gate(settings.keys_dir, seen=serials.seen, remember=serials.remember)
-        self._sources = [_source(each, gate, group) for each in settings.sources]
+        keys = Keys(settings.keys_dir)
+        self._sources, pointers = _build_sources(settings, keys, group, Serials(self._state))
         self._http = HttpClient()
         host_systemd = _systemd()
         self._equipment = equipment_module.Equipment(
@@ -90,9 +88,9 @@ class Daemon:
                 _commands_dir(),
             ),
             http=self._http,
-            gate=gate,
+            keys=keys,
             group=group,
-            bundles=Bundles([each for each in self._sources if isinstance(each, PointerSource)]),
+            bundles=Bundles(pointers),
             report=self._report,
             systemd=host_systemd,
             rows=rows,
@@ -127,6 +125,7 @@ class Daemon:
             extra={"fields": {"MESSAGE_ID": Message.AGENT_STARTED}},
         )
         journal.notify(READY="1")
+        await asyncio.to_thread(memory.give_back)  # what only the start needed
         loop = asyncio.get_running_loop()
         if self._options.lifeline is not None:
             loop.add_reader(self._options.lifeline, self._cut, queue)
@@ -206,12 +205,25 @@ def _systemd() -> systemd.Systemd | None:
     return systemd.Systemd() if systemd.is_booted() and os.geteuid() == 0 else None
 
 
-def _source(
-    settings: SourceSettings, gate: Gate, group: HostGroup
-) -> DirectorySource | PointerSource:
-    if settings.type is SourceType.DIRECTORY:
-        return DirectorySource(settings, gate, group)
-    return PointerSource(settings, gate, group)
+def _build_sources(
+    settings: Settings, keys: Keys, group: HostGroup, serials: Serials
+) -> tuple[list[Source], list[Holder]]:
+    """The sources, and those of them whose bundles lie in a store."""
+    sources: list[Source] = []
+    holders: list[Holder] = []
+    for each in settings.sources:
+        if each.type is SourceType.DIRECTORY:
+            sources.append(DirectorySource(each, keys, group))
+            continue
+        # imported here: 1 MB that hosts with folders do without
+        from agent.sources.gate import Gate
+        from agent.sources.pointer import PointerSource
+
+        gate = Gate(keys, seen=serials.seen, remember=serials.remember)
+        pointer = PointerSource(each, gate, group)
+        sources.append(pointer)
+        holders.append(pointer)
+    return sources, holders
 
 
 def _make_folders(layout: Layout, socket_dir: Path) -> None:

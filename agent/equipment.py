@@ -12,8 +12,8 @@ from agent.model.deployment import Deployment, Trigger
 from agent.model.release import Layout
 from agent.model.settings import Settings
 from agent.sources.bundles import Bundles
-from agent.sources.gate import Gate
 from agent.sources.groups import HostGroup
+from agent.sources.keys import Keys
 from agent.steps.context import Context, InstalledFiles
 from agent.store.state import State
 from agent.system.cancel import Cancel
@@ -34,7 +34,7 @@ class Equipment:
     installed: InstalledFiles
     hooks: HookRunner
     http: HttpClient
-    gate: Gate
+    keys: Keys
     group: HostGroup
     bundles: Bundles
     report: Callable[[Deployment], Awaitable[None]]

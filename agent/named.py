@@ -46,7 +46,7 @@ async def find_revision(equipment: Equipment, body: dict[str, Any]) -> Revision:
     )
     unsigned = body.get("unsigned")
     if unsigned is None:
-        return await asyncio.to_thread(sidecar.checked, revision, equipment.gate)
+        return await asyncio.to_thread(sidecar.checked, revision, equipment.keys)
     if not isinstance(unsigned, str) or not unsigned.strip():
         raise bad_request("unsigned needs a reason")
     return revision

@@ -22,6 +22,7 @@ from agent.poller import Poller
 from agent.queue import DeploymentQueue
 from agent.sources.gate import Gate
 from agent.sources.groups import HostGroup
+from agent.sources.keys import Keys
 from agent.sources.pointer import PointerSource
 
 AGENTS = 500
@@ -132,7 +133,7 @@ async def _agents(work: Path, url: str) -> AsyncIterator[None]:
     equipment = daemon._equipment  # noqa: SLF001 - a daemon of 500 pollers is made nowhere else
     queue = DeploymentQueue(equipment)
     group = HostGroup(settings)
-    gate = Gate(settings.keys_dir, seen=lambda *_: 0, remember=lambda *_: None)
+    gate = Gate(Keys(settings.keys_dir), seen=lambda *_: 0, remember=lambda *_: None)
     pollers = []
     for number in range(AGENTS):
         source = SourceSettings(

@@ -14,6 +14,7 @@ from agent.model.errors import AgentError
 from agent.model.settings import SourceSettings
 from agent.sources.gate import Gate
 from agent.sources.groups import HostGroup
+from agent.sources.keys import Keys
 from agent.sources.pointer import PointerSource
 from agent.system.keyring import KeyRing
 
@@ -82,7 +83,7 @@ def _told_by_agent(name: str, host: Host) -> dict[str, str] | None:
 
 async def _ask(source: SourceSettings, host: Host) -> list[Revision]:
     settings = host.settings
-    gate = Gate(settings.keys_dir, seen=lambda *_: 0, remember=lambda *_: None)
+    gate = Gate(Keys(settings.keys_dir), seen=lambda *_: 0, remember=lambda *_: None)
     asked = PointerSource(source, gate, HostGroup(settings))
     try:
         async with asyncio.timeout(_ASK_SECONDS):

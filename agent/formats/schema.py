@@ -72,6 +72,12 @@ def schema(schema_name: str) -> dict[str, Any]:
     return content
 
 
+def forget() -> None:
+    """Give back what was read, 0.1 MB each: it is read again where it is needed."""
+    schema.cache_clear()
+    _validator.cache_clear()
+
+
 @functools.cache
 def _validator(schema_name: str) -> Any:
     # imported here: 3 MB, which a daemon that is given nothing wrong does without

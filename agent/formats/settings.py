@@ -115,12 +115,13 @@ def load_settings(path: Path | None, *, user_defaults: bool) -> Settings:
             details=tuple(str(problem) for problem in problems),
             remedy=f"Correct it, then check it by: agentctl lint {main}",
         )
-    return _settings(merged, user_defaults=user_defaults)
+    return _settings(merged, main, user_defaults=user_defaults)
 
 
 def default_settings(*, user_defaults: bool) -> Settings:
     """The settings where no file says anything."""
-    return _settings({}, user_defaults=user_defaults)
+    main = default_config_path(user_defaults=user_defaults)
+    return _settings({}, main, user_defaults=user_defaults)
 
 
 def config_files(main: Path) -> list[Path]:
@@ -182,7 +183,7 @@ def _merge(into: dict[str, Any], value: dict[str, Any]) -> None:
             into[key] = each
 
 
-def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
+def _settings(merged: dict[str, Any], main: Path, *, user_defaults: bool) -> Settings:
     top = _fields(merged, _TOP)
     if "state_dir" not in top:
         top["state_dir"] = _default_state_dir(user_defaults=user_defaults)
@@ -194,7 +195,7 @@ def _settings(merged: dict[str, Any], *, user_defaults: bool) -> Settings:
     else:
         top["group"] = str(group)
     if "keys_dir" not in top:
-        top["keys_dir"] = default_config_path(user_defaults=user_defaults).parent / "keys.d"
+        top["keys_dir"] = main.absolute().parent / "keys.d"
     settings = Settings(
         **top,
         step_timeouts={

@@ -5,21 +5,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code
-from agent.model.transfer import Fetched
-from agent.remote import stores
-from agent.remote.stores import Store
-from agent.sources.pointer import PointerSource
 from agent.system.cancel import Cancel
+
+if TYPE_CHECKING:
+    from agent.model.transfer import Fetched
+    from agent.remote.stores import Store
+
+
+class Holder(Protocol):
+    """A source that has bundles in a store."""
+
+    async def store_of(self, revision: Revision) -> tuple[Store, str] | None:
+        """The store and key of a revision's bundle, None if it is not one of this source's."""
 
 
 class Bundles:
     """What the fetch step is given."""
 
-    def __init__(self, sources: Sequence[PointerSource]) -> None:
+    def __init__(self, sources: Sequence[Holder]) -> None:
         self._sources = sources
 
     async def fetch(
@@ -61,6 +69,8 @@ class Bundles:
                 code=Code.BUNDLE_MISSING,
                 remedy="Add the source that it lies in, then run: agentctl retry",
             )
+        from agent.remote import stores  # imported here: 1 MB, only where there is one
+
         # no token is given to a place that only a manifest names
         store = stores.open_http(f"{parts.scheme}://{parts.netloc}")
         stack.push_async_callback(store.close)

@@ -14,8 +14,8 @@ from agent.model.deployment import Deployment, Revision
 from agent.model.errors import Code, TransientError
 from agent.model.settings import SourceSettings
 from agent.sources import sidecar
-from agent.sources.gate import Gate
 from agent.sources.groups import HostGroup
+from agent.sources.keys import Keys
 
 _SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _SETTLE_SECONDS = 1.0
@@ -28,11 +28,11 @@ class DirectorySource:
     is the newest. A file counts once it has not changed for a second: a slow copy is waited for.
     """
 
-    def __init__(self, settings: SourceSettings, gate: Gate, group: HostGroup) -> None:
+    def __init__(self, settings: SourceSettings, keys: Keys, group: HostGroup) -> None:
         self.poll_seconds = settings.poll_seconds
         self.longest_pause_seconds = self.poll_seconds
         self._settings = settings
-        self._gate = gate
+        self._keys = keys
         self._host_group = group
         self._path = Path(settings.path)
         self._known: dict[str, Revision] = {}
@@ -70,7 +70,7 @@ class DirectorySource:
         """With its signature checked, once for each bundle: it takes as long as to read it."""
         known = self._known.get(revision.application)
         if known is None or known.identity != revision.identity:
-            known = sidecar.checked(revision, self._gate)
+            known = sidecar.checked(revision, self._keys)
             self._known[revision.application] = known
         return known
 

@@ -6,13 +6,12 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.formats import admission, manifest
 from agent.model.errors import AgentError, Code
 from agent.model.manifest import Manifest
+from agent.sources.keys import Keys
 from agent.system import os_release
-from agent.system.keyring import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +40,19 @@ class Offer:
 class Gate:
     """Checks what is offered to this host. All methods block.
 
-    keys_dir: where the keys are.
     seen: the highest serial that was admitted of an application and group; remember: saves one.
     """
 
     def __init__(
         self,
-        keys_dir: Path,
+        keys: Keys,
         *,
         seen: Callable[[str, str], int],
         remember: Callable[[str, str, int], None],
     ) -> None:
-        self.keys_dir = keys_dir
+        self.keys = keys
         self._seen = seen
         self._remember = remember
-
-    def wants_signature(self) -> bool:
-        """Whether unsigned is refused here: with the first key. Raises AgentError for a bad key."""
-        return not KeyRing.load(self.keys_dir).is_empty
-
-    def check_file(self, path: Path, signature: bytes) -> tuple[str, str]:
-        """Check the signature of a bundle itself: key id, and sha256 of what was signed."""
-        return KeyRing.load(self.keys_dir).check_file(path, signature)
 
     def admit(self, offer: Offer) -> Admitted:
         """Check a manifest and remember its serial; raises AgentError (MANIFEST_REFUSED)."""
@@ -84,15 +74,14 @@ class Gate:
         return Admitted(found, hashlib.sha256(offer.text).hexdigest(), signed_by)
 
     def _check_signature(self, offer: Offer) -> str:
-        ring = KeyRing.load(self.keys_dir)
-        if ring.is_empty:
+        if not self.keys.wants_signature():
             return ""
         if offer.signature is None:
             raise AgentError(
                 f"cannot accept {offer.name}: it is not signed, and this host has keys in"
-                f" {self.keys_dir}",
+                f" {self.keys.folder}",
                 code=Code.MANIFEST_REFUSED,
                 remedy="Publish it with the key of this environment: agentctl push",
                 where=offer.name,
             )
-        return ring.check(offer.text, offer.signature, what=offer.name)
+        return self.keys.check(offer.text, offer.signature, what=offer.name)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from agent.model.errors import AgentError
 from agent.model.settings import Settings
-from agent.remote import imds
 from agent.system import durable
 
 _ASK_AGAIN_SECONDS = 60.0
@@ -44,12 +43,16 @@ class HostGroup:
         """The region of this instance, "" where the environment says it or nobody can tell."""
         if any(os.environ.get(name) for name in _REGION_IS_KNOWN):
             return ""
+        from agent.remote import imds  # imported here: 1 MB that most hosts do without
+
         with contextlib.suppress(AgentError):
             allow_v1 = self._settings.imds_without_token
             return (await imds.read_identity(allow_v1=allow_v1)).region
         return ""
 
     async def _ask(self) -> None:
+        from agent.remote import imds  # as above
+
         tag = self._settings.group_tag
         try:
             found = await imds.read_identity(tag=tag, allow_v1=self._settings.imds_without_token)

@@ -99,7 +99,7 @@ class PointerSource:
 
     async def _read_offer(self, store: Store, pointer: str, group: str, text: bytes) -> Offer:
         signature = None
-        if await asyncio.to_thread(self._gate.wants_signature):
+        if await asyncio.to_thread(self._gate.keys.wants_signature):
             signature = await _read_signature(store, pointer, text)
         return Offer(
             name=store.url_of(pointer),

@@ -111,8 +111,11 @@ def read_signed(path: Path, *, prehashed: bool) -> tuple[bytes, str]:
             while piece := file.read(_PIECE_BYTES):
                 blake2b.update(piece)
                 sha256.update(piece)
-                if not prehashed and len(content) <= _PURE_MOST:
-                    content += piece
+                if prehashed:
+                    continue
+                content += piece
+                if len(content) > _PURE_MOST:
+                    break
     except OSError as error:
         raise from_os_error(error, f"read {path}", code=Code.BAD_REQUEST) from error
     if prehashed:

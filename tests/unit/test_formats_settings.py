@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -97,13 +98,18 @@ x-note: anything
 SYSTEM = Settings(Path("/var/lib/deploy-agent"), Path("/run/deploy-agent"))
 
 
+def beside(config: Path) -> Settings:
+    """The defaults of a configuration that lies elsewhere."""
+    return replace(SYSTEM, keys_dir=config.parent / "keys.d")
+
+
 def test_an_empty_file_gives_the_defaults(config: Path) -> None:
     config.write_text("# nothing\n")
-    assert load(config) == SYSTEM
+    assert load(config) == beside(config)
 
 
 def test_the_shipped_file_gives_the_defaults_commented_out_or_not(config: Path) -> None:
-    assert load(DEFAULT_CONFIG) == SYSTEM
+    assert load(DEFAULT_CONFIG) == beside(DEFAULT_CONFIG)
     text = DEFAULT_CONFIG.read_text()
     uncommented = re.sub(r"^#(?=[a-z ])(?! )", "", text, flags=re.MULTILINE)
     uncommented = re.sub(r"^#(?=  )", "", uncommented, flags=re.MULTILINE)
@@ -130,7 +136,7 @@ def test_the_shipped_file_gives_the_defaults_commented_out_or_not(config: Path) 
 
 
 def test_consul_is_used_only_where_it_is_named(config: Path) -> None:
-    assert load(config, "consul: {}") == replace(SYSTEM, consul=ConsulSettings())
+    assert load(config, "consul: {}") == replace(beside(config), consul=ConsulSettings())
     for wrong in (
         "address: 127.0.0.1:8500",
         "address: http://me:secret@127.0.0.1:8500",
