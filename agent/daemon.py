@@ -36,6 +36,7 @@ from agent.store.installed import InstalledFiles
 from agent.store.state import State
 from agent.system import journal, systemd
 from agent.system.cancel import Cancel
+from agent.system.consul import Consul
 from agent.system.http import HttpClient
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Daemon:
             bundles=Bundles([each for each in self._sources if isinstance(each, PointerSource)]),
             report=self._report,
             systemd=host_systemd,
+            consul=_consul(settings),
             rows=rows,
             afterwards=afterwards,
         )
@@ -148,6 +150,8 @@ class Daemon:
             await self._stop_work(queue, work)
             await runner.cleanup()
             await self._http.close()
+            if self._equipment.consul is not None:
+                await self._equipment.consul.close()
             await asyncio.to_thread(self._state.close)
             await asyncio.to_thread(self._options.socket.unlink, missing_ok=True)
             os.close(self._lock)
@@ -206,6 +210,13 @@ def _commands_dir() -> Path:
 def _systemd() -> systemd.Systemd | None:
     """The host's systemd, where there is one that this process may command."""
     return systemd.Systemd() if systemd.is_booted() and os.geteuid() == 0 else None
+
+
+def _consul(settings: Settings) -> Consul | None:
+    """The host's Consul agent, where the configuration names one; it is not asked yet."""
+    if settings.consul is None:
+        return None
+    return Consul(settings.consul)
 
 
 def _source(

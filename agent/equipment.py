@@ -17,6 +17,7 @@ from agent.sources.groups import HostGroup
 from agent.steps.context import Context, InstalledFiles
 from agent.store.state import State
 from agent.system.cancel import Cancel
+from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
@@ -27,6 +28,7 @@ class Equipment:
     """Built once, by the daemon. rows, afterwards: the lifecycle table.
 
     systemd: None where the host has none, or the agent is not root.
+    consul:  None where the configuration names none.
     """
 
     settings: Settings
@@ -39,6 +41,7 @@ class Equipment:
     bundles: Bundles
     report: Callable[[Deployment], Awaitable[None]]
     systemd: Systemd | None
+    consul: Consul | None = None
     rows: tuple[Row, ...] = LIFECYCLE
     afterwards: tuple[Row, ...] = AFTERWARDS
 
@@ -75,4 +78,5 @@ class Equipment:
             report=self.report,
             systemd=self.systemd,
             pass_name=pass_name,
+            consul=self.consul,
         )

@@ -18,7 +18,7 @@ LAYERS = (
     ("formats",),
     ("system",),
     ("archive", "files", "hooks"),
-    ("units",),
+    ("units", "traffic"),
     ("store", "sources"),
     ("steps",),
     ("lifecycle",),
