@@ -26,6 +26,7 @@ from agent.model.release import Layout
 from agent.model.settings import Settings, SourceSettings, SourceType
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations
 from agent.sources.bundles import Bundles
 from agent.sources.directory import DirectorySource
 from agent.sources.gate import Gate
@@ -33,6 +34,7 @@ from agent.sources.groups import HostGroup
 from agent.sources.pointer import PointerSource
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
+from agent.store.serials import Serials
 from agent.store.state import State
 from agent.system import journal, systemd
 from agent.system.cancel import Cancel
@@ -74,11 +76,8 @@ class Daemon:
         self._lock = _lock(settings.state_dir)
         self._state = State(self._layout.database)
         group = HostGroup(settings)
-        gate = Gate(
-            settings.keys_dir,
-            seen=self._state.seen_serial,
-            remember=self._state.remember_serial,
-        )
+        serials = Serials(self._state)
+        gate = Gate(settings.keys_dir, seen=serials.seen, remember=serials.remember)
         self._sources = [_source(each, gate, group) for each in settings.sources]
         self._http = HttpClient()
         host_systemd = _systemd()
@@ -119,8 +118,10 @@ class Daemon:
         pollers = [
             Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
-        status = StatusView(self._equipment, queue, pollers)
-        runner = web.AppRunner(Api(self._equipment, queue, status).application())
+        registrations = self._registrations(queue)
+        status = StatusView(self._equipment, queue, pollers, registrations)
+        api = Api(self._equipment, queue, status, registrations)
+        runner = web.AppRunner(api.application())
         await runner.setup()
         await _listen(runner, self._options.socket)
         logger.info(
@@ -137,6 +138,8 @@ class Daemon:
         work = asyncio.create_task(queue.run())
         beside = [asyncio.create_task(each.run()) for each in pollers]
         beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
+        if registrations is not None:
+            beside.append(asyncio.create_task(registrations.run()))
         stopped = asyncio.create_task(self._stop.wait())
         try:
             # neither queue nor pollers end by themselves: without one of them there is no agent
@@ -158,6 +161,10 @@ class Daemon:
         for task in (work, *died):
             if not task.cancelled():
                 task.result()
+
+    def _registrations(self, queue: DeploymentQueue) -> Registrations | None:
+        consul = self._equipment.consul
+        return None if consul is None else Registrations(consul, self._equipment, queue)
 
     def _say_stopping(self) -> None:
         logger.info("deploy-agent stops", extra={"fields": {"MESSAGE_ID": Message.AGENT_STOPPING}})

@@ -27,7 +27,7 @@ LAYERS = (
     ("rowwork", "planning", "named"),
     ("runner",),
     ("queue",),
-    ("poller",),
+    ("poller", "registrations"),
     ("status", "heartbeat"),
     ("api",),
     ("daemon",),
