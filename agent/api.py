@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import named, planning, views
+from agent import draining, named, planning, views
 from agent.equipment import Equipment
 from agent.formats import loglines
 from agent.model.deployment import Deployment, Status, Trigger
@@ -229,25 +229,8 @@ class Api:
 
     async def _one_application(self, asked: object, known: list[str]) -> str:
         """The application that was asked for, or the only one of `known`."""
-        if asked is not None:
-            everyone = await asyncio.to_thread(self._state.applications)
-            if asked not in everyone:
-                raise _unknown_application(str(asked), everyone)
-            return str(asked)
-        if len(known) > 1:
-            raise AgentError(
-                "cannot tell which application is meant",
-                code=Code.BAD_REQUEST,
-                details=(f"on this host: {', '.join(known)}",),
-                remedy="Name one of them",
-            )
-        if not known:
-            raise NotFound(
-                "cannot find an application: nothing is deployed on this host yet",
-                code=Code.NOT_FOUND,
-                remedy="Deploy something: agentctl deploy BUNDLE",
-            )
-        return known[0]
+        everyone = await asyncio.to_thread(self._state.applications)
+        return named.choose_application(asked, known, everyone)
 
     async def _abort(self, request: web.Request) -> web.Response:
         body = await _body(request, {"now"})
@@ -257,7 +240,7 @@ class Api:
 
     async def _hold(self, request: web.Request) -> web.Response:
         body = await _body(request, {"reason", "for_seconds"})
-        reason, until = _reason_and_end(body)
+        reason, until = named.reason_and_end(body)
         hold = Hold(reason, request["by"], time.time(), until)
         await asyncio.to_thread(self._state.save_hold, hold)
         logger.warning(
@@ -279,27 +262,17 @@ class Api:
 
     async def _drain(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application", "reason", "for_seconds"})
-        registrations = _needed(self._registrations)
-        reason, until = _reason_and_end(body)
+        reason, until = named.reason_and_end(body)
         committed = await asyncio.to_thread(self._state.committed)
         application = await self._one_application(body.get("application"), committed)
         drain = Drain(application, reason, request["by"], time.time(), until)
-        problem = await registrations.drain(drain)
-        fields = {"MESSAGE_ID": Message.DRAINED, "APPLICATION": application}
-        by = request["by"]
-        logger.warning("%s is drained by %s: %s", application, by, reason, extra={"fields": fields})
-        return _json({"drain": views.drain_view(drain), "problem": problem})
+        return _json(await draining.drain(self._registrations, drain))
 
     async def _undrain(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application"})
-        registrations = _needed(self._registrations)
         committed = await asyncio.to_thread(self._state.committed)
         application = await self._one_application(body.get("application"), committed)
-        problem = await registrations.undrain(application)
-        fields = {"MESSAGE_ID": Message.UNDRAINED, "APPLICATION": application}
-        by = request["by"]
-        logger.info("%s is drained no more, by %s", application, by, extra={"fields": fields})
-        return _json({"drain": None, "application": application, "problem": problem})
+        return _json(await draining.undrain(self._registrations, application, by=request["by"]))
 
 
 @web.middleware
@@ -348,35 +321,6 @@ def _json(body: dict[str, Any], *, status: int = 200) -> web.Response:
 def _shown(request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
     """The body, for other users without the evidence: it quotes what hooks printed."""
     return body if request["may_change"] else views.without_evidence(body)
-
-
-def _reason_and_end(body: dict[str, Any]) -> tuple[str, float | None]:
-    """Why, and until when (Unix seconds; None without an end)."""
-    reason, seconds = body.get("reason"), body.get("for_seconds")
-    if not isinstance(reason, str) or not reason.strip():
-        raise named.bad_request("it needs a reason")
-    if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
-        raise named.bad_request("for_seconds is not a positive number")
-    return reason, None if seconds is None else time.time() + seconds
-
-
-def _needed(registrations: Registrations | None) -> Registrations:
-    if registrations is None:
-        raise Conflict(
-            "cannot drain: this agent does not use Consul",
-            code=Code.CONFLICT,
-            remedy="Add a section consul to agent.yaml, and restart the agent",
-        )
-    return registrations
-
-
-def _unknown_application(name: str, known: list[str]) -> NotFound:
-    return NotFound(
-        f"cannot find application {name!r} on this host",
-        code=Code.NOT_FOUND,
-        details=(f"known here: {', '.join(known) or 'none'}",),
-        remedy="See: agentctl status",
-    )
 
 
 def _number(request: web.Request, name: str, *, default: int) -> int:

@@ -28,7 +28,7 @@ LAYERS = (
     ("runner",),
     ("queue",),
     ("poller", "registrations"),
-    ("status", "heartbeat"),
+    ("status", "heartbeat", "draining"),
     ("api",),
     ("daemon",),
     ("__main__",),
