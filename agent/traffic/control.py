@@ -23,7 +23,13 @@ from agent.system.threads import stop_with
 from agent.traffic import lookup, passing, record, registration
 from agent.traffic.record import Record
 
-TOLERATED = (Code.CONSUL_UNREACHABLE, Code.CONSUL_DENIED, Code.CONSUL_REFUSED)
+# the last one: a token or a certificate that cannot be read
+_TOLERATED = (
+    Code.CONSUL_UNREACHABLE,
+    Code.CONSUL_DENIED,
+    Code.CONSUL_REFUSED,
+    Code.CONFIG_INVALID,
+)
 _DEFAULT_SECONDS = 60.0  # for the checks of a service that the appspec does not name
 
 
@@ -87,7 +93,7 @@ class Traffic:
         try:
             return await work
         except AgentError as error:
-            if error.code not in TOLERATED:
+            if error.code not in _TOLERATED:
                 raise
             self._log.line(f"warning: {error.message}; it is told later")
             for line in (*error.details, error.remedy):
