@@ -117,6 +117,22 @@ def test_a_first_revision_that_is_undone_without_consul(scene: Scene) -> None:
     wait_until(lambda: scene.registered() is None)
 
 
+def test_the_servers_are_gone_and_the_local_agent_is_there(state_dir: Path) -> None:
+    (state_dir / "host").mkdir()
+    with (
+        traffic_scene.acl_server(state_dir / "server") as server,
+        traffic_scene.scene(state_dir / "host", server) as scene,
+    ):
+        scene.host.deploy_good(scene.bundle("1"))
+        server.stop()
+        scene.consul.token = server.token_for_tests  # which the local agent has in its cache
+        view = scene.host.deploy_good(scene.bundle("2"))
+        assert "out of traffic" in scene.note(view, "block-traffic")
+        assert "takes traffic" in scene.note(view, "allow-traffic")
+        assert scene.host.deploy(scene.bundle("3-bad"))["outcome"] == "rolled_back"
+        assert (scene.version(), scene.maintenance()) == ("2", None)
+
+
 def test_a_wrong_token(scene: Scene) -> None:
     scene.host.deploy_good(scene.bundle("1"))
     good = scene.token_file.read_text()
