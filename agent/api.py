@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import named, planning, views
+from agent import draining, named, planning, views
 from agent.equipment import Equipment
 from agent.formats import loglines
 from agent.model.deployment import Deployment, Status, Trigger
@@ -20,7 +20,9 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitte
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations
 from agent.status import StatusView
+from agent.store.drains import Drain
 from agent.store.state import Hold
 from agent.system import peer
 
@@ -40,8 +42,15 @@ _STATUS = {NotPermitted: 403, NotFound: 404, Conflict: 409}
 class Api:
     """The routes. Reading is for everybody on the host, changing for root and the API group."""
 
-    def __init__(self, equipment: Equipment, queue: DeploymentQueue, status: StatusView) -> None:
+    def __init__(
+        self,
+        equipment: Equipment,
+        queue: DeploymentQueue,
+        status: StatusView,
+        registrations: Registrations | None,
+    ) -> None:
         self._equipment = equipment
+        self._registrations = registrations
         self._state = equipment.state
         self._queue = queue
         self._status = status
@@ -66,6 +75,8 @@ class Api:
                 web.post("/v1/retry", self._retry),
                 web.put("/v1/hold", self._hold),
                 web.delete("/v1/hold", self._unhold),
+                web.put("/v1/drain", self._drain),
+                web.delete("/v1/drain", self._undrain),
             ]
         )
         return app
@@ -218,25 +229,8 @@ class Api:
 
     async def _one_application(self, asked: object, known: list[str]) -> str:
         """The application that was asked for, or the only one of `known`."""
-        if asked is not None:
-            everyone = await asyncio.to_thread(self._state.applications)
-            if asked not in everyone:
-                raise _unknown_application(str(asked), everyone)
-            return str(asked)
-        if len(known) > 1:
-            raise AgentError(
-                "cannot tell which application is meant",
-                code=Code.BAD_REQUEST,
-                details=(f"on this host: {', '.join(known)}",),
-                remedy="Name one of them",
-            )
-        if not known:
-            raise NotFound(
-                "cannot find an application: nothing is deployed on this host yet",
-                code=Code.NOT_FOUND,
-                remedy="Deploy something: agentctl deploy BUNDLE",
-            )
-        return known[0]
+        everyone = await asyncio.to_thread(self._state.applications)
+        return named.choose_application(asked, known, everyone)
 
     async def _abort(self, request: web.Request) -> web.Response:
         body = await _body(request, {"now"})
@@ -246,13 +240,8 @@ class Api:
 
     async def _hold(self, request: web.Request) -> web.Response:
         body = await _body(request, {"reason", "for_seconds"})
-        reason, seconds = body.get("reason"), body.get("for_seconds")
-        if not isinstance(reason, str) or not reason.strip():
-            raise named.bad_request("a hold needs a reason")
-        if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
-            raise named.bad_request("for_seconds is not a positive number")
-        now = time.time()
-        hold = Hold(reason, request["by"], now, None if seconds is None else now + seconds)
+        reason, until = named.reason_and_end(body)
+        hold = Hold(reason, request["by"], time.time(), until)
         await asyncio.to_thread(self._state.save_hold, hold)
         logger.warning(
             "deployments are held by %s: %s",
@@ -270,6 +259,20 @@ class Api:
             extra={"fields": {"MESSAGE_ID": Message.UNHELD}},
         )
         return _json({"hold": None})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"application", "reason", "for_seconds"})
+        reason, until = named.reason_and_end(body)
+        committed = await asyncio.to_thread(self._state.committed)
+        application = await self._one_application(body.get("application"), committed)
+        drain = Drain(application, reason, request["by"], time.time(), until)
+        return _json(await draining.drain(self._registrations, drain))
+
+    async def _undrain(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"application"})
+        committed = await asyncio.to_thread(self._state.committed)
+        application = await self._one_application(body.get("application"), committed)
+        return _json(await draining.undrain(self._registrations, application, by=request["by"]))
 
 
 @web.middleware
@@ -318,15 +321,6 @@ def _json(body: dict[str, Any], *, status: int = 200) -> web.Response:
 def _shown(request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
     """The body, for other users without the evidence: it quotes what hooks printed."""
     return body if request["may_change"] else views.without_evidence(body)
-
-
-def _unknown_application(name: str, known: list[str]) -> NotFound:
-    return NotFound(
-        f"cannot find application {name!r} on this host",
-        code=Code.NOT_FOUND,
-        details=(f"known here: {', '.join(known) or 'none'}",),
-        remedy="See: agentctl status",
-    )
 
 
 def _number(request: web.Request, name: str, *, default: int) -> int:

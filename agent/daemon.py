@@ -26,6 +26,7 @@ from agent.model.release import Layout
 from agent.model.settings import Settings, SourceType
 from agent.poller import Poller, Source
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations
 from agent.sources.bundles import Bundles, Holder
 from agent.sources.directory import DirectorySource
 from agent.sources.groups import HostGroup
@@ -36,6 +37,7 @@ from agent.store.serials import Serials
 from agent.store.state import State
 from agent.system import journal, memory, systemd
 from agent.system.cancel import Cancel
+from agent.system.consul import Consul
 from agent.system.http import HttpClient
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Daemon:
             bundles=Bundles(pointers),
             report=self._report,
             systemd=host_systemd,
+            consul=_consul(settings),
             rows=rows,
             afterwards=afterwards,
         )
@@ -113,8 +116,10 @@ class Daemon:
         pollers = [
             Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
-        status = StatusView(self._equipment, queue, pollers)
-        runner = web.AppRunner(Api(self._equipment, queue, status).application())
+        registrations = self._registrations(queue)
+        status = StatusView(self._equipment, queue, pollers, registrations)
+        api = Api(self._equipment, queue, status, registrations)
+        runner = web.AppRunner(api.application())
         await runner.setup()
         await _listen(runner, self._options.socket)
         logger.info(
@@ -132,6 +137,8 @@ class Daemon:
         work = asyncio.create_task(queue.run())
         beside = [asyncio.create_task(each.run()) for each in pollers]
         beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
+        if registrations is not None:
+            beside.append(asyncio.create_task(registrations.run()))
         stopped = asyncio.create_task(self._stop.wait())
         try:
             # neither queue nor pollers end by themselves: without one of them there is no agent
@@ -145,12 +152,18 @@ class Daemon:
             await self._stop_work(queue, work)
             await runner.cleanup()
             await self._http.close()
+            if self._equipment.consul is not None:
+                await self._equipment.consul.close()
             await asyncio.to_thread(self._state.close)
             await asyncio.to_thread(self._options.socket.unlink, missing_ok=True)
             os.close(self._lock)
         for task in (work, *died):
             if not task.cancelled():
                 task.result()
+
+    def _registrations(self, queue: DeploymentQueue) -> Registrations | None:
+        consul = self._equipment.consul
+        return None if consul is None else Registrations(consul, self._equipment, queue)
 
     def _say_stopping(self) -> None:
         logger.info("deploy-agent stops", extra={"fields": {"MESSAGE_ID": Message.AGENT_STOPPING}})

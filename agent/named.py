@@ -1,9 +1,10 @@
-"""The revision that a person names by a path on this host, and what is wrong with the naming."""
+"""What a request to the API names: a revision by its path, an application, a reason and an end."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,43 @@ def bad_request(cause: str) -> AgentError:
     return AgentError(
         f"cannot do what was asked: {cause}", code=Code.BAD_REQUEST, remedy="See docs/api.md"
     )
+
+
+def choose_application(asked: object, known: list[str], everyone: list[str]) -> str:
+    """The application that was asked for, of `everyone`; None asks for the only one of `known`.
+
+    Raises AgentError (BAD_REQUEST, or NOT_FOUND).
+    """
+    if asked is not None:
+        if asked not in everyone:
+            raise NotFound(
+                f"cannot find application {str(asked)!r} on this host",
+                code=Code.NOT_FOUND,
+                details=(f"known here: {', '.join(everyone) or 'none'}",),
+                remedy="See: agentctl status",
+            )
+        return str(asked)
+    if len(known) > 1:
+        raise AgentError(
+            "cannot tell which application is meant",
+            code=Code.BAD_REQUEST,
+            details=(f"on this host: {', '.join(known)}",),
+            remedy="Name one of them",
+        )
+    if not known:
+        raise NotFound(
+            "cannot find an application: nothing is deployed on this host yet",
+            code=Code.NOT_FOUND,
+            remedy="Deploy something: agentctl deploy BUNDLE",
+        )
+    return known[0]
+
+
+def reason_and_end(body: dict[str, Any]) -> tuple[str, float | None]:
+    """Why something is asked for, and until when (Unix seconds; None without an end)."""
+    reason, seconds = body.get("reason"), body.get("for_seconds")
+    if not isinstance(reason, str) or not reason.strip():
+        raise bad_request("it needs a reason")
+    if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
+        raise bad_request("for_seconds is not a positive number")
+    return reason, None if seconds is None else time.time() + seconds

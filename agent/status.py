@@ -12,13 +12,16 @@ from agent import __version__, views
 from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
 from agent.model.appspec import AppSpec
+from agent.model.consul import ServiceHealth
 from agent.model.deployment import Current, Deployment, Status
 from agent.model.errors import AgentError, Code, NotFound
 from agent.model.release import Layout
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations, Wanted
 from agent.system import ownership, status_check
 from agent.system.status_check import Verdict
+from agent.traffic import registration
 from agent.units import control, failure
 
 _ASK_SECONDS = 1.0
@@ -28,9 +31,14 @@ class StatusView:
     """Puts status together from state, queue, pollers and the status endpoints."""
 
     def __init__(
-        self, equipment: Equipment, queue: DeploymentQueue, pollers: Sequence[Poller]
+        self,
+        equipment: Equipment,
+        queue: DeploymentQueue,
+        pollers: Sequence[Poller],
+        registrations: Registrations | None,
     ) -> None:
         self._equipment = equipment
+        self._registrations = registrations
         self._queue = queue
         self._pollers = pollers
         self._started_at = time.time()
@@ -98,6 +106,37 @@ class StatusView:
             "last": last and await self._with_steps(last),
             "quarantined": [views.quarantine_view(each) for each in quarantined],
             "health": await self._health(current),
+            "consul": await self._consul(name),
+        }
+
+    async def _consul(self, name: str) -> dict[str, Any] | None:
+        """What Consul says of its services at this moment; None where it has none there."""
+        if self._registrations is None:
+            return None
+        problem = self._registrations.problems.get(name, "")
+        found: dict[str, ServiceHealth] | None = None
+        try:
+            wanted = await self._registrations.wanted(name)
+        except AgentError as error:  # of its appspec
+            return {"services": [], "drain": None, "problem": error.message}
+        if not wanted.services and not wanted.ids:
+            return None
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                found = await self._registrations.find(name, wanted)
+        except (
+            TimeoutError
+        ):  # Consul's calls are patient, and say between their tries what is wrong
+            known = self._equipment.consul and self._equipment.consul.problem
+            late = f"Consul has not answered within {_ASK_SECONDS:g} s"
+            problem = problem or (known.message if known else late)
+        except AgentError as error:
+            problem = error.message
+        drain = await asyncio.to_thread(self._registrations.drains.of, name)
+        return {
+            "services": _registrations(name, wanted, found),
+            "drain": views.drain_view(drain),
+            "problem": problem,
         }
 
     async def _with_steps(self, deployment: Deployment) -> dict[str, Any]:
@@ -163,6 +202,21 @@ class StatusView:
                 self._appspecs.clear()
             self._appspecs[current.release] = known
         return known
+
+
+def _registrations(
+    application: str, wanted: Wanted, found: dict[str, ServiceHealth] | None
+) -> list[dict[str, Any]]:
+    """found: None where Consul did not answer."""
+    here = found or {}
+    by_id = {each: here.get(each) for each in wanted.ids}
+    for service, _ in wanted.services:
+        stranger = registration.find_stranger(application, service, here.values())
+        by_id[service.id] = here.get(service.id) or stranger
+    return [
+        views.registration_view(name, each, is_known=found is not None)
+        for name, each in by_id.items()
+    ]
 
 
 def _health(state: str, detail: str, reported: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ LAYERS = (
     ("archive", "files", "hooks", "remote"),
     ("units",),
     ("store", "sources"),
+    ("traffic",),
     ("steps",),
     ("lifecycle",),
     ("recovery", "retention", "record"),
@@ -27,8 +28,8 @@ LAYERS = (
     ("rowwork", "planning", "named"),
     ("runner",),
     ("queue",),
-    ("poller",),
-    ("status", "heartbeat"),
+    ("poller", "registrations"),
+    ("status", "heartbeat", "draining"),
     ("api",),
     ("daemon",),
     ("__main__",),
@@ -38,6 +39,7 @@ SIDEWAYS = {
 }
 NEVER = {
     ("steps", "store"): "steps return results, and the runner alone saves",
+    ("traffic", "store"): "the same",
 }
 # These stand beside the layers and know only what is listed here.
 APART = {
