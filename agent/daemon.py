@@ -36,6 +36,7 @@ from agent.store.installed import InstalledFiles
 from agent.store.state import State
 from agent.system import journal, systemd
 from agent.system.cancel import Cancel
+from agent.system.consul import Consul
 from agent.system.http import HttpClient
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Daemon:
         )
         self._sources = [_source(each, gate, group) for each in settings.sources]
         self._http = HttpClient()
+        self._consul = Consul(settings.consul) if settings.consul is not None else None
         host_systemd = _systemd()
         self._equipment = equipment_module.Equipment(
             settings=settings,
@@ -90,6 +92,7 @@ class Daemon:
                 settings.hooks,
                 choose_backend(settings.hooks, host_systemd),
                 _commands_dir(),
+                options.socket,
             ),
             http=self._http,
             gate=gate,
@@ -97,6 +100,7 @@ class Daemon:
             bundles=Bundles([each for each in self._sources if isinstance(each, PointerSource)]),
             report=self._report,
             systemd=host_systemd,
+            consul=self._consul,
             rows=rows,
             afterwards=afterwards,
         )
@@ -148,6 +152,8 @@ class Daemon:
             await self._stop_work(queue, work)
             await runner.cleanup()
             await self._http.close()
+            if self._consul is not None:
+                await self._consul.close()
             await asyncio.to_thread(self._state.close)
             await asyncio.to_thread(self._options.socket.unlink, missing_ok=True)
             os.close(self._lock)

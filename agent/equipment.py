@@ -17,6 +17,7 @@ from agent.sources.groups import HostGroup
 from agent.steps.context import Context, InstalledFiles
 from agent.store.state import State
 from agent.system.cancel import Cancel
+from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
@@ -26,7 +27,8 @@ from agent.system.systemd import Systemd
 class Equipment:
     """Built once, by the daemon. rows, afterwards: the lifecycle table.
 
-    systemd: None where the host has none, or the agent is not root.
+    systemd: None where the host has none, or the agent is not root. consul: None where none is
+    configured.
     """
 
     settings: Settings
@@ -39,6 +41,7 @@ class Equipment:
     bundles: Bundles
     report: Callable[[Deployment], Awaitable[None]]
     systemd: Systemd | None
+    consul: Consul | None
     rows: tuple[Row, ...] = LIFECYCLE
     afterwards: tuple[Row, ...] = AFTERWARDS
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("runner",),
     ("queue",),
     ("poller",),
-    ("status", "heartbeat"),
+    ("status", "heartbeat", "run_once"),
     ("api",),
     ("daemon",),
     ("__main__",),
