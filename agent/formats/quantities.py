@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from typing import Any
 
 from agent.model.errors import AgentError, Code
 
@@ -18,6 +20,16 @@ def parse_duration(value: object) -> float:
     if unit not in _SECONDS:
         raise _refused("duration", value, "Write seconds, or a number with ms, s, m, h or d: 5m")
     return number * _SECONDS[unit]
+
+
+def durations(entry: dict[str, object], *keys: str) -> dict[str, Any]:
+    """The durations that are given, as fields in seconds; the schema complains of bad ones."""
+    given = {}
+    for key in keys:
+        if isinstance(entry.get(key), str | int | float):
+            with contextlib.suppress(AgentError):
+                given[f"{key}_seconds"] = parse_duration(entry[key])
+    return given
 
 
 def parse_size(value: object) -> int:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import urllib.parse
 from typing import Any
 
-from agent.formats import findings, quantities, wording
+from agent.formats import consul, findings, quantities, wording
 from agent.formats.findings import Findings
 from agent.formats.yamldoc import Path
 from agent.model.appspec import Match, ServedBy, Service, StatusCheck
-from agent.model.errors import AgentError
 
-_NOT_YET = ("consul", "environment")  # checked, but nothing acts on them yet
+_NOT_YET = ("environment",)  # checked, but nothing acts on it yet
 
 
 def build_services(value: object, found: Findings) -> tuple[Service, ...]:
     """The section's entries, in the order of the file."""
     services = []
     seen: dict[str, int] = {}
+    ids: set[str] = set()
     for index, entry in findings.entries(value):
         path: Path = ("services", index)
         unit = findings.text(entry.get("unit"))
-        if unit and unit in seen:
-            message = f"{wording.name(unit)} is there twice, in entries {seen[unit] + 1} and"
-            found.error((*path, "unit"), f"{message} {index + 1}", "make one entry of them")
+        _check_unit((*path, "unit"), unit, seen, found)
         seen.setdefault(unit, index)
-        if "@." in unit:
-            found.error(
-                (*path, "unit"),
-                f"{wording.name(unit)} is a template, which cannot be started",
-                f"name what runs: {unit.replace('@.', '@1.')}",
-            )
         for key in _NOT_YET:
             if key in entry:
                 message = "is checked and kept, but nothing acts on it in this version"
@@ -39,22 +30,46 @@ def build_services(value: object, found: Findings) -> tuple[Service, ...]:
         status = _status((*path, "status"), entry.get("status"), found)
         if status is not None:
             _check_served_by((*path, "status"), unit, status, found)
+        registered = consul.build_consul((*path, "consul"), entry.get("consul"), found)
+        if registered is not None:
+            _check_id((*path, "consul"), registered.id, ids, found)
         services.append(
             Service(
                 unit=unit,
                 status=status,
-                consul=_section(entry.get("consul")),
+                consul=registered,
                 environment=_section(entry.get("environment")),
-                **_durations(entry, "stop_timeout", "start_timeout"),
+                **quantities.durations(entry, "stop_timeout", "start_timeout"),
             )
         )
     return tuple(services)
 
 
+def _check_unit(path: Path, unit: str, seen: dict[str, int], found: Findings) -> None:
+    """seen: the index of the entry, by the units of the entries before."""
+    if unit and unit in seen:
+        message = f"{wording.name(unit)} is there twice, in entries {seen[unit] + 1} and"
+        found.error(path, f"{message} {int(path[1]) + 1}", "make one entry of them")
+    if "@." in unit:
+        found.error(
+            path,
+            f"{wording.name(unit)} is a template, which cannot be started",
+            f"name what runs: {unit.replace('@.', '@1.')}",
+        )
+
+
+def _check_id(path: Path, service_id: str, ids: set[str], found: Findings) -> None:
+    """Two services of one id would be one in Consul."""
+    if service_id and service_id in ids:
+        message = f"{wording.name(service_id)} is there twice"
+        found.error((*path, "name"), message, "give one of them another id")
+    ids.add(service_id)
+
+
 def _status(path: Path, value: object, found: Findings) -> StatusCheck | None:
     if not isinstance(value, dict):
         return None
-    given: dict[str, Any] = _durations(value, "within", "stable_for")
+    given: dict[str, Any] = quantities.durations(value, "within", "stable_for")
     version = value.get("version")
     if version is not None:
         given["version"] = version if isinstance(version, str) and version != "off" else ""
@@ -95,16 +110,6 @@ def _url_fault(url: str) -> str:
     if port == 0 or not url.isprintable() or " " in url:
         return "must be a valid URL"
     return ""
-
-
-def _durations(entry: dict[str, object], *keys: str) -> dict[str, Any]:
-    """The durations that are given, as fields in seconds; the schema complains of bad ones."""
-    given = {}
-    for key in keys:
-        if isinstance(entry.get(key), str | int | float):
-            with contextlib.suppress(AgentError):
-                given[f"{key}_seconds"] = quantities.parse_duration(entry[key])
-    return given
 
 
 def _section(value: object) -> dict[str, object] | None:

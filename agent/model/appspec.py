@@ -105,14 +105,47 @@ class StatusCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsulCheck:
+    """How Consul looks after a service: one of http, tcp and ttl_seconds is given.
+
+    http: a URL, or a path below the service's own address. tcp: "host:port".
+    ttl_seconds: the service tells Consul itself how it is, at least so often.
+    """
+
+    http: str = ""
+    tcp: str = ""
+    ttl_seconds: float = 0.0
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulService:
+    """What a service is registered as in Consul. address "": the host's own. port 0: none.
+
+    drain_seconds: from the end of its traffic to its stop. within_seconds: how long its check may
+    take to pass.
+    """
+
+    name: str
+    id: str
+    address: str = ""
+    port: int = 0
+    tags: tuple[str, ...] = ()
+    check: ConsulCheck | None = None
+    drain_seconds: float = 5.0
+    within_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """An entry of `services:`. consul, environment: kept as read until their parts exist."""
+    """An entry of `services:`. environment: kept as read until its part exists."""
 
     unit: str = ""
     stop_timeout_seconds: float = 30.0
     start_timeout_seconds: float = 90.0
     status: StatusCheck | None = None
-    consul: dict[str, object] | None = None
+    consul: ConsulService | None = None
     environment: dict[str, object] | None = None
 
 

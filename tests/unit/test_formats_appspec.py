@@ -11,6 +11,8 @@ from agent.formats import appspec, yamldoc
 from agent.model.appspec import (
     AclEntry,
     AppSpec,
+    ConsulCheck,
+    ConsulService,
     FileExistsBehavior,
     FileMapping,
     Hook,
@@ -149,7 +151,7 @@ services:
       stable_for: 500ms
   - unit: two.service
     status: {url: https://localhost/s, served_by: any}
-    consul: {name: go-service, port: 8080}
+    consul: {name: go-service, port: 8080, check: {http: /status, interval: 2s}, drain: 1m}
 """
     first, second = parsed(text).services
     assert first == Service(
@@ -166,7 +168,10 @@ services:
         ),
     )
     assert second.status == StatusCheck(url="https://localhost/s", served_by=ServedBy.ANY)
-    assert second.consul == {"name": "go-service", "port": 8080}
+    check = ConsulCheck(http="http://127.0.0.1:8080/status", interval_seconds=2.0)
+    assert second.consul == ConsulService(
+        name="go-service", id="go-service", port=8080, check=check, drain_seconds=60.0
+    )
 
 
 @pytest.mark.parametrize(
