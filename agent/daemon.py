@@ -18,7 +18,8 @@ from agent.api import Api
 from agent.archive import removal
 from agent.heartbeat import Heartbeat
 from agent.hooks.runner import HookRunner, choose_backend
-from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
+from agent.keywatch import KeyWatch
+from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Row
 from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code
 from agent.model.messages import Message
@@ -66,6 +67,7 @@ class Daemon:
         *,
         rows: tuple[Row, ...] = LIFECYCLE,
         afterwards: tuple[Row, ...] = AFTERWARDS,
+        reconfigure: tuple[Row, ...] = RECONFIGURE,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -103,6 +105,7 @@ class Daemon:
             consul=self._consul,
             rows=rows,
             afterwards=afterwards,
+            reconfigure=reconfigure,
         )
         self._stop = asyncio.Event()
         self._last_wait: asyncio.Task[None] | None = None
@@ -121,7 +124,10 @@ class Daemon:
         pollers = [
             Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
-        status = StatusView(self._equipment, queue, pollers)
+        keys = None
+        if self._consul is not None and self._options.polls:
+            keys = KeyWatch(self._equipment, queue, self._consul)
+        status = StatusView(self._equipment, queue, pollers, keys)
         runner = web.AppRunner(Api(self._equipment, queue, status).application())
         await runner.setup()
         await _listen(runner, self._options.socket)
@@ -139,6 +145,8 @@ class Daemon:
         work = asyncio.create_task(queue.run())
         beside = [asyncio.create_task(each.run()) for each in pollers]
         beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
+        if keys is not None:
+            beside.append(asyncio.create_task(keys.run()))
         stopped = asyncio.create_task(self._stop.wait())
         try:
             # neither queue nor pollers end by themselves: without one of them there is no agent

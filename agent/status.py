@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from agent import __version__, views
+from agent.environment import snapshots
 from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
+from agent.keywatch import KeyWatch
 from agent.model.appspec import AppSpec
 from agent.model.deployment import Current, Deployment, Status
 from agent.model.errors import AgentError, Code, NotFound
@@ -28,11 +31,16 @@ class StatusView:
     """Puts status together from state, queue, pollers and the status endpoints."""
 
     def __init__(
-        self, equipment: Equipment, queue: DeploymentQueue, pollers: Sequence[Poller]
+        self,
+        equipment: Equipment,
+        queue: DeploymentQueue,
+        pollers: Sequence[Poller],
+        keys: KeyWatch | None,
     ) -> None:
         self._equipment = equipment
         self._queue = queue
         self._pollers = pollers
+        self._keys = keys
         self._started_at = time.time()
         self._appspecs: dict[str, AppSpec] = {}
 
@@ -98,11 +106,38 @@ class StatusView:
             "last": last and await self._with_steps(last),
             "quarantined": [views.quarantine_view(each) for each in quarantined],
             "health": await self._health(current),
+            "environment": await self._environment(name, current),
         }
 
     async def _with_steps(self, deployment: Deployment) -> dict[str, Any]:
         steps = await asyncio.to_thread(self._equipment.state.steps, deployment.id)
         return views.whole_view(deployment, steps)
+
+    async def _environment(self, name: str, current: Current | None) -> dict[str, Any]:
+        """Where its services' environments come from: names and counts, never values."""
+        decision = self._keys.decisions.get(name, "") if self._keys is not None else ""
+        files: list[dict[str, Any]] = []
+        if current is not None:
+            with contextlib.suppress(AgentError):
+                files = await asyncio.to_thread(self._environment_files, current)
+        for each in files:
+            each["problem"] = self._keys.problem(each["prefix"]) if self._keys is not None else ""
+        return {"decision": decision, "files": files}
+
+    def _environment_files(self, current: Current) -> list[dict[str, Any]]:
+        layout = Layout(self._equipment.settings.state_dir)
+        kept = snapshots.load(layout.release(current.release, current.revision).environment)
+        return [
+            {
+                "file": each.path,
+                "prefix": each.prefix,
+                "index": kept.snapshots[each.prefix].index,
+                "names": sorted(kept.snapshots[each.prefix].values),
+                "on_change": each.on_change,
+            }
+            for each in snapshots.files_of(self._appspec(current))
+            if each.prefix in kept.snapshots
+        ]
 
     async def _health(self, current: Current | None) -> dict[str, Any]:
         """What its units and the current revision's own status endpoints say at this moment."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from agent.environment import files as environment_files
 from agent.files import planfile, restore
 from agent.formats.appspec import load_appspec
 from agent.hooks.runner import HookRunner
@@ -22,6 +23,7 @@ from agent.model.settings import Settings, StopFailure
 from agent.sources.bundles import Bundles
 from agent.system import process
 from agent.system.cancel import Cancel
+from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
@@ -93,6 +95,7 @@ class Context:
     report: Callable[[Deployment], Awaitable[None]]
     systemd: Systemd | None
     pass_name: str
+    consul: Consul | None = None
 
     async def appspec(self, release: Release) -> AppSpec:
         """The appspec of a release; raises AgentError."""
@@ -196,6 +199,7 @@ class Context:
 
     def _put_files_back(self) -> bool:
         """Whether unit files are other ones now."""
+        environment_files.undo(self.work_dir)
         files = unitfiles.find_unit_files(self.work_dir / planfile.NAME)
         before = unitfiles.look_at(file.path for file in files)
         restore.undo(self.work_dir, capture=process.capture_blocking, cancel=self.cancel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.environment import changes, snapshots
 from agent.files import apply, planfile
 from agent.steps.context import Context, Result
 from agent.system import process
@@ -23,7 +24,7 @@ async def do(ctx: Context) -> Result:
         progress=ctx.progress,
         cancel=ctx.cancel,
     )
-    note = f"{changed} paths changed"
+    note = f"{changed} paths changed{await _write_environment(ctx)}"
     if units is not None and has_unit_files:
         if any(file.is_changed for file in await _unit_files(ctx)):
             await units.reload()
@@ -35,6 +36,17 @@ async def do(ctx: Context) -> Result:
 async def undo(ctx: Context) -> None:
     """Put back what was there, exactly."""
     await ctx.put_files_back()
+
+
+async def _write_environment(ctx: Context) -> str:
+    """Write the environments that the plan chose, and remove those of the current revision only."""
+    new = snapshots.files_of(await ctx.appspec(ctx.release))
+    old = snapshots.files_of(await ctx.appspec(ctx.current)) if ctx.current is not None else ()
+    if not new and not old:
+        return ""
+    return await run_blocking(
+        ctx.cancel, changes.install, ctx.work_dir, new, old, ctx.release.environment
+    )
 
 
 async def _unit_files(ctx: Context) -> list[unitfiles.UnitFile]:

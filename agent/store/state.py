@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model.deployment import Current, Deployment, Outcome, Status, Step
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.deployment import Current, Deployment, Outcome, Status, Step, Trigger
+from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.store import installed, records, schema
 
 
@@ -87,7 +87,10 @@ class State:
             _write(connection, deployment, steps)
 
     def request(self, deployment: Deployment) -> list[str]:
-        """Add a waiting deployment; ids of waiting ones of its application that it replaces."""
+        """Add a waiting deployment; ids of waiting ones of its application that it replaces.
+
+        A changed environment replaces none: whatever waits reads it, too. Raises Conflict.
+        """
         with self._transaction() as connection:
             waiting = [
                 row["id"]
@@ -96,6 +99,10 @@ class State:
                     (deployment.revision.application, Status.PENDING),
                 )
             ]
+            if waiting and deployment.trigger is Trigger.ENVIRONMENT:
+                raise Conflict(
+                    f"cannot change the environment now: {waiting[0]} waits", code=Code.CONFLICT
+                )
             connection.executemany(
                 "UPDATE deployments SET status = ?, outcome = ?, ended_at = ? WHERE id = ?",
                 [(Status.DONE, Outcome.SUPERSEDED, time.time(), each) for each in waiting],
