@@ -20,8 +20,10 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitte
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations
 from agent.run_once import RunOnce
 from agent.status import StatusView
+from agent.store.drains import Drain
 from agent.store.state import Hold
 from agent.system import peer
 
@@ -42,8 +44,15 @@ _STATUS = {NotPermitted: 403, NotFound: 404, Conflict: 409}
 class Api:
     """The routes. Reading is for everybody on the host, changing for root and the API group."""
 
-    def __init__(self, equipment: Equipment, queue: DeploymentQueue, status: StatusView) -> None:
+    def __init__(
+        self,
+        equipment: Equipment,
+        queue: DeploymentQueue,
+        status: StatusView,
+        registrations: Registrations | None,
+    ) -> None:
         self._equipment = equipment
+        self._registrations = registrations
         self._state = equipment.state
         self._queue = queue
         self._status = status
@@ -70,6 +79,8 @@ class Api:
                 web.post(f"{_FOR_HOOKS}{{name}}/{{action}}", self._run_once),
                 web.put("/v1/hold", self._hold),
                 web.delete("/v1/hold", self._unhold),
+                web.put("/v1/drain", self._drain),
+                web.delete("/v1/drain", self._undrain),
             ]
         )
         return app
@@ -206,8 +217,7 @@ class Api:
 
     async def _rollback(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application", "to"})
-        committed = await asyncio.to_thread(self._state.committed)
-        application = await self._one_application(body.get("application"), committed)
+        application = await named.choose_application(self._state, body.get("application"))
         to = body.get("to")
         version = None if to is None else named.check_name(to, "to")
         deployment = await self._queue.rollback(application, version, by=request["by"])
@@ -216,31 +226,9 @@ class Api:
     async def _retry(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application"})
         known = await asyncio.to_thread(self._state.applications)
-        application = await self._one_application(body.get("application"), known)
+        application = await named.choose_application(self._state, body.get("application"), known)
         deployment = await self._queue.retry(application, by=request["by"])
         return _json({"deployment": views.deployment_view(deployment)}, status=202)
-
-    async def _one_application(self, asked: object, known: list[str]) -> str:
-        """The application that was asked for, or the only one of `known`."""
-        if asked is not None:
-            everyone = await asyncio.to_thread(self._state.applications)
-            if asked not in everyone:
-                raise _unknown_application(str(asked), everyone)
-            return str(asked)
-        if len(known) > 1:
-            raise AgentError(
-                "cannot tell which application is meant",
-                code=Code.BAD_REQUEST,
-                details=(f"on this host: {', '.join(known)}",),
-                remedy="Name one of them",
-            )
-        if not known:
-            raise NotFound(
-                "cannot find an application: nothing is deployed on this host yet",
-                code=Code.NOT_FOUND,
-                remedy="Deploy something: agentctl deploy BUNDLE",
-            )
-        return known[0]
 
     async def _abort(self, request: web.Request) -> web.Response:
         body = await _body(request, {"now"})
@@ -256,13 +244,8 @@ class Api:
 
     async def _hold(self, request: web.Request) -> web.Response:
         body = await _body(request, {"reason", "for_seconds"})
-        reason, seconds = body.get("reason"), body.get("for_seconds")
-        if not isinstance(reason, str) or not reason.strip():
-            raise named.bad_request("a hold needs a reason")
-        if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
-            raise named.bad_request("for_seconds is not a positive number")
-        now = time.time()
-        hold = Hold(reason, request["by"], now, None if seconds is None else now + seconds)
+        reason, until = _reason_and_end(body)
+        hold = Hold(reason, request["by"], time.time(), until)
         await asyncio.to_thread(self._state.save_hold, hold)
         logger.warning(
             "deployments are held by %s: %s",
@@ -280,6 +263,28 @@ class Api:
             extra={"fields": {"MESSAGE_ID": Message.UNHELD}},
         )
         return _json({"hold": None})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"application", "reason", "for_seconds"})
+        registrations = _needed(self._registrations)
+        reason, until = _reason_and_end(body)
+        application = await named.choose_application(self._state, body.get("application"))
+        drain = Drain(application, reason, request["by"], time.time(), until)
+        problem = await registrations.drain(drain)
+        fields = {"MESSAGE_ID": Message.DRAINED, "APPLICATION": application}
+        by = request["by"]
+        logger.warning("%s is drained by %s: %s", application, by, reason, extra={"fields": fields})
+        return _json({"drain": views.drain_view(drain), "problem": problem})
+
+    async def _undrain(self, request: web.Request) -> web.Response:
+        body = await _body(request, {"application"})
+        registrations = _needed(self._registrations)
+        application = await named.choose_application(self._state, body.get("application"))
+        problem = await registrations.undrain(application)
+        fields = {"MESSAGE_ID": Message.UNDRAINED, "APPLICATION": application}
+        by = request["by"]
+        logger.info("%s is drained no more, by %s", application, by, extra={"fields": fields})
+        return _json({"drain": None, "application": application, "problem": problem})
 
 
 def _connection(request: web.Request) -> Any:
@@ -335,13 +340,24 @@ def _shown(request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
     return body if request["may_change"] else views.without_evidence(body)
 
 
-def _unknown_application(name: str, known: list[str]) -> NotFound:
-    return NotFound(
-        f"cannot find application {name!r} on this host",
-        code=Code.NOT_FOUND,
-        details=(f"known here: {', '.join(known) or 'none'}",),
-        remedy="See: agentctl status",
-    )
+def _reason_and_end(body: dict[str, Any]) -> tuple[str, float | None]:
+    """Why, and until when (Unix seconds; None without an end)."""
+    reason, seconds = body.get("reason"), body.get("for_seconds")
+    if not isinstance(reason, str) or not reason.strip():
+        raise named.bad_request("it needs a reason")
+    if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
+        raise named.bad_request("for_seconds is not a positive number")
+    return reason, None if seconds is None else time.time() + seconds
+
+
+def _needed(registrations: Registrations | None) -> Registrations:
+    if registrations is None:
+        raise Conflict(
+            "cannot drain: this agent does not use Consul",
+            code=Code.CONFLICT,
+            remedy="Add a section consul to agent.yaml, and restart the agent",
+        )
+    return registrations
 
 
 def _number(request: web.Request, name: str, *, default: int) -> int:

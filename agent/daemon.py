@@ -27,6 +27,7 @@ from agent.model.release import Layout
 from agent.model.settings import Settings, SourceSettings, SourceType
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations
 from agent.sources.bundles import Bundles
 from agent.sources.directory import DirectorySource
 from agent.sources.gate import Gate
@@ -34,6 +35,7 @@ from agent.sources.groups import HostGroup
 from agent.sources.pointer import PointerSource
 from agent.status import StatusView
 from agent.store.installed import InstalledFiles
+from agent.store.serials import Serials
 from agent.store.state import State
 from agent.system import journal, systemd
 from agent.system.cancel import Cancel
@@ -76,14 +78,10 @@ class Daemon:
         self._lock = _lock(settings.state_dir)
         self._state = State(self._layout.database)
         group = HostGroup(settings)
-        gate = Gate(
-            settings.keys_dir,
-            seen=self._state.seen_serial,
-            remember=self._state.remember_serial,
-        )
+        serials = Serials(self._state)
+        gate = Gate(settings.keys_dir, seen=serials.seen, remember=serials.remember)
         self._sources = [_source(each, gate, group) for each in settings.sources]
         self._http = HttpClient()
-        self._consul = Consul(settings.consul) if settings.consul is not None else None
         host_systemd = _systemd()
         self._equipment = equipment_module.Equipment(
             settings=settings,
@@ -102,7 +100,7 @@ class Daemon:
             bundles=Bundles([each for each in self._sources if isinstance(each, PointerSource)]),
             report=self._report,
             systemd=host_systemd,
-            consul=self._consul,
+            consul=_consul(settings),
             rows=rows,
             afterwards=afterwards,
             reconfigure=reconfigure,
@@ -124,11 +122,13 @@ class Daemon:
         pollers = [
             Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
+        registrations = self._registrations(queue)
         keys = None
-        if self._consul is not None and self._options.polls:
-            keys = KeyWatch(self._equipment, queue, self._consul)
-        status = StatusView(self._equipment, queue, pollers, keys)
-        runner = web.AppRunner(Api(self._equipment, queue, status).application())
+        if self._equipment.consul is not None and self._options.polls:
+            keys = KeyWatch(self._equipment, queue, self._equipment.consul)
+        status = StatusView(self._equipment, queue, pollers, registrations, keys)
+        api = Api(self._equipment, queue, status, registrations)
+        runner = web.AppRunner(api.application())
         await runner.setup()
         await _listen(runner, self._options.socket)
         logger.info(
@@ -145,8 +145,9 @@ class Daemon:
         work = asyncio.create_task(queue.run())
         beside = [asyncio.create_task(each.run()) for each in pollers]
         beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
-        if keys is not None:
-            beside.append(asyncio.create_task(keys.run()))
+        beside += [
+            asyncio.create_task(each.run()) for each in (registrations, keys) if each is not None
+        ]
         stopped = asyncio.create_task(self._stop.wait())
         try:
             # neither queue nor pollers end by themselves: without one of them there is no agent
@@ -160,14 +161,18 @@ class Daemon:
             await self._stop_work(queue, work)
             await runner.cleanup()
             await self._http.close()
-            if self._consul is not None:
-                await self._consul.close()
+            if self._equipment.consul is not None:
+                await self._equipment.consul.close()
             await asyncio.to_thread(self._state.close)
             await asyncio.to_thread(self._options.socket.unlink, missing_ok=True)
             os.close(self._lock)
         for task in (work, *died):
             if not task.cancelled():
                 task.result()
+
+    def _registrations(self, queue: DeploymentQueue) -> Registrations | None:
+        consul = self._equipment.consul
+        return None if consul is None else Registrations(consul, self._equipment, queue)
 
     def _say_stopping(self) -> None:
         logger.info("deploy-agent stops", extra={"fields": {"MESSAGE_ID": Message.AGENT_STOPPING}})
@@ -220,6 +225,13 @@ def _commands_dir() -> Path:
 def _systemd() -> systemd.Systemd | None:
     """The host's systemd, where there is one that this process may command."""
     return systemd.Systemd() if systemd.is_booted() and os.geteuid() == 0 else None
+
+
+def _consul(settings: Settings) -> Consul | None:
+    """The host's Consul agent, where the configuration names one; it is not asked yet."""
+    if settings.consul is None:
+        return None
+    return Consul(settings.consul)
 
 
 def _source(

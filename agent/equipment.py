@@ -15,20 +15,22 @@ from agent.sources.bundles import Bundles
 from agent.sources.gate import Gate
 from agent.sources.groups import HostGroup
 from agent.steps.context import Context, InstalledFiles
+from agent.store.drains import Drains
 from agent.store.state import State
 from agent.system.cancel import Cancel
 from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
+from agent.traffic import registration
 
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
     """Built once, by the daemon. rows, afterwards, reconfigure: the lifecycle tables.
 
-    systemd: None where the host has none, or the agent is not root. consul: None where none is
-    configured.
+    systemd: None where the host has none, or the agent is not root.
+    consul:  None where the configuration names none.
     """
 
     settings: Settings
@@ -41,7 +43,7 @@ class Equipment:
     bundles: Bundles
     report: Callable[[Deployment], Awaitable[None]]
     systemd: Systemd | None
-    consul: Consul | None
+    consul: Consul | None = None
     rows: tuple[Row, ...] = LIFECYCLE
     afterwards: tuple[Row, ...] = AFTERWARDS
     reconfigure: tuple[Row, ...] = RECONFIGURE
@@ -65,6 +67,7 @@ class Equipment:
         layout = Layout(self.settings.state_dir)
         current = self.state.current(application)
         free = deployment.trigger in (Trigger.RETRY, Trigger.ROLLBACK)
+        drain = Drains(self.state).of(application)
         refused = () if free else self.state.quarantined(application)
         return Context(
             deployment=deployment,
@@ -85,4 +88,5 @@ class Equipment:
             systemd=self.systemd,
             pass_name=pass_name,
             consul=self.consul,
+            drained="" if drain is None else registration.drain_reason(drain.by, drain.reason),
         )

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agent.environment import changes, snapshots, variables
 from agent.environment.snapshots import Kept
@@ -61,7 +62,27 @@ class KeyWatch:
         self._files: dict[str, Sequence[EnvironmentFile]] = {}  # by release
         self._deciding = asyncio.Lock()
 
-    def problem(self, prefix: str) -> str:
+    async def view(self, application: str) -> dict[str, Any]:
+        """What status shows: the files with the names in them, and what was decided last."""
+        try:
+            scene = await asyncio.to_thread(self._look, application)
+        except AgentError as error:
+            return {"decision": error.message, "files": []}
+        kept = scene.kept.snapshots if scene is not None else {}
+        files = [
+            {
+                "file": each.path,
+                "prefix": each.prefix,
+                "index": kept[each.prefix].index if each.prefix in kept else 0,
+                "names": sorted(kept[each.prefix].values) if each.prefix in kept else [],
+                "on_change": each.on_change,
+                "problem": self._problem(each.prefix),
+            }
+            for each in (scene.files if scene is not None else ())
+        ]
+        return {"decision": self.decisions.get(application, ""), "files": files}
+
+    def _problem(self, prefix: str) -> str:
         """Why a prefix cannot be read now, "" where it can."""
         found = self._watches.get(prefix)
         return found[0].problem.message if found and found[0].problem else ""

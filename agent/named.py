@@ -1,4 +1,4 @@
-"""The revision that a person names by a path on this host, and what is wrong with the naming."""
+"""What a person names: a revision by a path on this host, an application; what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from agent.equipment import Equipment
 from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code, NotFound
 from agent.sources import sidecar
+from agent.store.state import State
 
 KEYS = {"bundle", "application", "version", "group", "unsigned"}
 """The keys of a request that name a revision."""
@@ -69,4 +70,41 @@ def bad_request(cause: str) -> AgentError:
     """The error for a request that cannot be understood."""
     return AgentError(
         f"cannot do what was asked: {cause}", code=Code.BAD_REQUEST, remedy="See docs/api.md"
+    )
+
+
+async def choose_application(state: State, asked: object, known: list[str] | None = None) -> str:
+    """The application that was asked for, or the only one of `known`, of the committed if None.
+
+    Raises AgentError.
+    """
+    if asked is not None:
+        everyone = await asyncio.to_thread(state.applications)
+        if asked not in everyone:
+            raise _unknown_application(str(asked), everyone)
+        return str(asked)
+    if known is None:
+        known = await asyncio.to_thread(state.committed)
+    if len(known) > 1:
+        raise AgentError(
+            "cannot tell which application is meant",
+            code=Code.BAD_REQUEST,
+            details=(f"on this host: {', '.join(known)}",),
+            remedy="Name one of them",
+        )
+    if not known:
+        raise NotFound(
+            "cannot find an application: nothing is deployed on this host yet",
+            code=Code.NOT_FOUND,
+            remedy="Deploy something: agentctl deploy BUNDLE",
+        )
+    return known[0]
+
+
+def _unknown_application(name: str, known: list[str]) -> NotFound:
+    return NotFound(
+        f"cannot find application {name!r} on this host",
+        code=Code.NOT_FOUND,
+        details=(f"known here: {', '.join(known) or 'none'}",),
+        remedy="See: agentctl status",
     )

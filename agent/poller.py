@@ -18,7 +18,13 @@ logger = logging.getLogger(__name__)
 
 # what may be different a little later without anybody doing anything here
 TRANSIENT = frozenset(
-    {Code.BUNDLE_MISSING, Code.BUNDLE_CHANGED, Code.DISK_FULL, Code.SOURCE_UNAVAILABLE}
+    {
+        Code.BUNDLE_MISSING,
+        Code.BUNDLE_CHANGED,
+        Code.CONSUL_UNREACHABLE,
+        Code.DISK_FULL,
+        Code.SOURCE_UNAVAILABLE,
+    }
 )
 _FIRST_RETRY_SECONDS = 5.0
 _LAST_RETRY_SECONDS = 600.0

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from agent import __version__, views
-from agent.environment import snapshots
 from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
 from agent.keywatch import KeyWatch
 from agent.model.appspec import AppSpec
+from agent.model.consul import ServiceHealth
 from agent.model.deployment import Current, Deployment, Status
 from agent.model.errors import AgentError, Code, NotFound
 from agent.model.release import Layout
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
+from agent.registrations import Registrations, Wanted
 from agent.system import ownership, status_check
 from agent.system.status_check import Verdict
+from agent.traffic import registration
 from agent.units import control, failure
 
 _ASK_SECONDS = 1.0
@@ -35,9 +36,11 @@ class StatusView:
         equipment: Equipment,
         queue: DeploymentQueue,
         pollers: Sequence[Poller],
+        registrations: Registrations | None,
         keys: KeyWatch | None,
     ) -> None:
         self._equipment = equipment
+        self._registrations = registrations
         self._queue = queue
         self._pollers = pollers
         self._keys = keys
@@ -106,38 +109,43 @@ class StatusView:
             "last": last and await self._with_steps(last),
             "quarantined": [views.quarantine_view(each) for each in quarantined],
             "health": await self._health(current),
-            "environment": await self._environment(name, current),
+            "environment": None if self._keys is None else await self._keys.view(name),
+            "consul": await self._consul(name),
+        }
+
+    async def _consul(self, name: str) -> dict[str, Any] | None:
+        """What Consul says of its services at this moment; None where it has none there."""
+        if self._registrations is None:
+            return None
+        problem = self._registrations.problems.get(name, "")
+        found: list[ServiceHealth] | None = None
+        try:
+            wanted = await self._registrations.wanted(name)
+        except AgentError as error:  # of its appspec
+            return {"services": [], "drain": None, "problem": error.message}
+        if not wanted.services and not wanted.ids:
+            return None
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                found = await self._registrations.find(name, wanted)
+        except (
+            TimeoutError
+        ):  # Consul's calls are patient, and say between their tries what is wrong
+            known = self._equipment.consul and self._equipment.consul.problem
+            late = f"Consul has not answered within {_ASK_SECONDS:g} s"
+            problem = problem or (known.message if known else late)
+        except AgentError as error:
+            problem = error.message
+        drain = await asyncio.to_thread(self._registrations.drains.of, name)
+        return {
+            "services": _registrations(name, wanted, found),
+            "drain": views.drain_view(drain),
+            "problem": problem,
         }
 
     async def _with_steps(self, deployment: Deployment) -> dict[str, Any]:
         steps = await asyncio.to_thread(self._equipment.state.steps, deployment.id)
         return views.whole_view(deployment, steps)
-
-    async def _environment(self, name: str, current: Current | None) -> dict[str, Any]:
-        """Where its services' environments come from: names and counts, never values."""
-        decision = self._keys.decisions.get(name, "") if self._keys is not None else ""
-        files: list[dict[str, Any]] = []
-        if current is not None:
-            with contextlib.suppress(AgentError):
-                files = await asyncio.to_thread(self._environment_files, current)
-        for each in files:
-            each["problem"] = self._keys.problem(each["prefix"]) if self._keys is not None else ""
-        return {"decision": decision, "files": files}
-
-    def _environment_files(self, current: Current) -> list[dict[str, Any]]:
-        layout = Layout(self._equipment.settings.state_dir)
-        kept = snapshots.load(layout.release(current.release, current.revision).environment)
-        return [
-            {
-                "file": each.path,
-                "prefix": each.prefix,
-                "index": kept.snapshots[each.prefix].index,
-                "names": sorted(kept.snapshots[each.prefix].values),
-                "on_change": each.on_change,
-            }
-            for each in snapshots.files_of(self._appspec(current))
-            if each.prefix in kept.snapshots
-        ]
 
     async def _health(self, current: Current | None) -> dict[str, Any]:
         """What its units and the current revision's own status endpoints say at this moment."""
@@ -198,6 +206,21 @@ class StatusView:
                 self._appspecs.clear()
             self._appspecs[current.release] = known
         return known
+
+
+def _registrations(
+    application: str, wanted: Wanted, found: list[ServiceHealth] | None
+) -> list[dict[str, Any]]:
+    """found: None where Consul did not answer."""
+    here = {each.id: each for each in found or ()}
+    by_id = {each: here.get(each) for each in wanted.ids}
+    for service, _ in wanted.services:
+        stranger = registration.find_stranger(application, service, here.values())
+        by_id[service.id] = here.get(service.id) or stranger
+    return [
+        views.registration_view(name, each, is_known=found is not None)
+        for name, each in by_id.items()
+    ]
 
 
 def _health(state: str, detail: str, reported: str = "") -> dict[str, Any]:

@@ -6,10 +6,13 @@ import dataclasses
 import time
 from typing import Any
 
+from agent.model.consul import ServiceHealth
 from agent.model.deployment import Current, Deployment, Failure, Step
 from agent.record import Record
+from agent.store.drains import Drain
 from agent.store.state import Hold, Quarantined
 from agent.system.systemd import UnitState
+from agent.traffic import passing, registration
 
 SCHEMA = 1
 
@@ -122,6 +125,30 @@ def unit_view(name: str, state: UnitState, enablement: str, trouble: str) -> Jso
         "enablement": enablement,
         "main_pid": state.main_pid,
         "restarts": state.restarts,
+        "trouble": trouble,
+    }
+
+
+def drain_view(drain: Drain | None) -> Json | None:
+    """The drain in force."""
+    return None if drain is None else dataclasses.asdict(drain)
+
+
+def registration_view(service_id: str, found: ServiceHealth | None, *, is_known: bool) -> Json:
+    """A service in Consul. is_known: whether Consul answered. trouble: "" while it passes."""
+    trouble = ""
+    if is_known and found is None:
+        trouble = "it is not registered"
+    elif found is not None and not passing.is_passing(found):
+        trouble = "; ".join(passing.failing_checks(found))
+    return {
+        "id": found.id if found else service_id,
+        "registered": found is not None if is_known else None,
+        "registered_by": found.meta.get(registration.OWNER, "") if found else "",
+        "version": found.meta.get("version", "") if found else "",
+        "status": found.status if found else "",
+        "passing": passing.is_passing(found) if is_known else None,
+        "maintenance": found.maintenance if found else None,
         "trouble": trouble,
     }
 

@@ -66,6 +66,7 @@ class ConsulAgent:
         self.name = name
         self.http_port, self.serf_port, self.server_port = free_ports(3)
         self.token = ""
+        self.token_for_tests = ""
         self.services_dir = folder / "consul.d"
         self.services_dir.mkdir(parents=True)
         self._process: subprocess.Popen[bytes] | None = None

@@ -32,6 +32,8 @@ COMMANDS = {
     "abort": "stop the running deployment and undo it",
     "hold": "let no deployment begin until unhold",
     "unhold": "let deployments begin again",
+    "drain": "keep an application out of Consul's traffic until undrain",
+    "undrain": "let an application into Consul's traffic again",
     "doctor": "look whether this host is fit for deployments, also where the agent is dead",
     "key": "make, show and use the keys that sign manifests and bundles",
     "version": "print the versions of agentctl and of the running agent",

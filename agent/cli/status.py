@@ -21,7 +21,7 @@ exit codes (LSB's for status, then our own; the worst one counts):
   3    the agent is not running
   4    unknown: no such application, health not known, no sensible answer
   150  a deployment runs or waits
-  151  degraded: a service is unhealthy
+  151  degraded: a service is unhealthy, or not passing in Consul
   152  the last deployment failed or was rolled back; the old revision serves
   153  a service reports another version than the one deployed
   154  deployments are held
@@ -84,6 +84,14 @@ def _conditions(application: Body, *, held: bool) -> set[StatusExit]:
         found.add(StatusExit.DEPLOYING)
     elif application["current"]:
         found |= _health_conditions(application)
+        if any(each["trouble"] for each in _in_consul(application)):
+            found.add(StatusExit.DEGRADED)
+    return found
+
+
+def _in_consul(application: Body) -> list[Body]:
+    consul = application.get("consul") or {"services": []}  # an older agent knows nothing of it
+    found: list[Body] = consul["services"]
     return found
 
 
@@ -145,6 +153,7 @@ def _application_lines(application: Body, style: text.Style, now: float) -> list
         shown.append(_row("health", health["detail"]))
     if _has_mismatch(application):
         shown.append(_row("reports", f"version {style('red', health['reported_version'])}"))
+    shown += _consul_lines(application, style, now)
     if application["previous"]:
         shown.append(_row("previous", application["previous"]["version"]))
     running = application["running"]
@@ -172,6 +181,27 @@ def _headline(application: Body, style: text.Style, now: float) -> str:
     words = {"unchecked": "health not checked", "unknown": "health not known"}.get(state, state)
     since = text.ago(current["committed_at"], now)
     return f"{title}  {style('bold', current['version'])}  {style(colour, words)}, since {since}"
+
+
+def _consul_lines(application: Body, style: text.Style, now: float) -> list[str]:
+    shown = []
+    for service in _in_consul(application):
+        words = f"{service['id']} {service['status'] or 'not known'}"
+        if service["trouble"]:
+            words = f"{service['id']} {style('red', service['trouble'])}"
+        if service["maintenance"] is not None:
+            words += f", {style('yellow', 'out of traffic')}: {service['maintenance']}"
+        shown.append(_row("consul", words))
+    consul = application.get("consul")
+    if consul and consul["drain"]:
+        drain = consul["drain"]
+        end = f", until {text.clock(drain['until'], now)}" if drain["until"] else ""
+        since = f"{text.ago(drain['since'], now)} by {drain['by']}"
+        words = f"{since}: {drain['reason']}{end}; to end it: agentctl undrain"
+        shown.append(_row("drained", style("yellow", words)))
+    if consul and consul["problem"]:
+        shown.append(_row("consul", style("yellow", consul["problem"])))
+    return shown
 
 
 def _last_lines(last: Body | None, style: text.Style, now: float) -> list[str]:

@@ -89,6 +89,7 @@ _CONSUL: dict[str, tuple[str, Convert]] = {
     "key_file": ("key_file", str),
     "datacenter": ("datacenter", str),
     "prefix": ("prefix", str),
+    "services_dir": ("services_dir", str),
 }
 
 

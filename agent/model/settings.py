@@ -109,6 +109,7 @@ class ConsulSettings:
 
     token_file: a path, or the name of a credential of the unit (LoadCredential=).
     datacenter: of keys and sessions; "" is the agent's own. prefix: of the keys that are ours.
+    services_dir: where Consul reads its configuration, with services that bundles install there.
     """
 
     address: str = "http://127.0.0.1:8500"
@@ -118,6 +119,7 @@ class ConsulSettings:
     key_file: str = ""
     datacenter: str = ""
     prefix: str = "deploy"
+    services_dir: str = "/etc/consul.d"
 
 
 @dataclass(frozen=True, slots=True)

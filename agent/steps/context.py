@@ -28,6 +28,7 @@ from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
 from agent.system.threads import run_blocking
+from agent.traffic.control import Traffic
 from agent.units import control, unitfiles
 from agent.units.control import UnitControl
 
@@ -76,6 +77,8 @@ class Context:
     report:   tells the source how the deployment ended.
     systemd:  None where the host has none, or the agent is not root.
     pass_name: the row that runs and the way through it, such as "start" or "undo start".
+    consul:   None where the configuration names none.
+    drained:  why a person keeps the application out of Consul's traffic, "" if nobody does.
     """
 
     deployment: Deployment
@@ -96,6 +99,7 @@ class Context:
     systemd: Systemd | None
     pass_name: str
     consul: Consul | None = None
+    drained: str = ""
 
     async def appspec(self, release: Release) -> AppSpec:
         """The appspec of a release; raises AgentError."""
@@ -108,6 +112,25 @@ class Context:
         if self.systemd is None:
             return None
         return UnitControl(self.systemd, self.work_dir, self.log)
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """The services of this deployment in Consul; None where Consul is not used."""
+        if self.consul is None:
+            return None
+        return Traffic(
+            self.consul,
+            self.deployment,
+            work_dir=self.work_dir,
+            log=self.log,
+            cancel=self.cancel,
+            drained=self.drained,
+        )
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan of this deployment; there is none before its step."""
+        return self.work_dir / planfile.NAME
 
     async def services(self, release: Release) -> dict[str, Service]:
         """A release's services that name a unit, by unit, in the appspec's order."""
@@ -200,7 +223,7 @@ class Context:
     def _put_files_back(self) -> bool:
         """Whether unit files are other ones now."""
         environment_files.undo(self.work_dir)
-        files = unitfiles.find_unit_files(self.work_dir / planfile.NAME)
+        files = unitfiles.find_unit_files(self.plan_path)
         before = unitfiles.look_at(file.path for file in files)
         restore.undo(self.work_dir, capture=process.capture_blocking, cancel=self.cancel)
         return unitfiles.look_at(before) != before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from agent.environment import changes, snapshots
 from agent.files import apply, planfile
+from agent.model.appspec import EnvironmentFile
+from agent.model.errors import AgentError, Interrupted
 from agent.steps.context import Context, Result
 from agent.system import process
 from agent.system.threads import run_blocking
@@ -41,12 +43,26 @@ async def undo(ctx: Context) -> None:
 async def _write_environment(ctx: Context) -> str:
     """Write the environments that the plan chose, and remove those of the current revision only."""
     new = snapshots.files_of(await ctx.appspec(ctx.release))
-    old = snapshots.files_of(await ctx.appspec(ctx.current)) if ctx.current is not None else ()
+    old = await _old_environment(ctx)
     if not new and not old:
         return ""
     return await run_blocking(
         ctx.cancel, changes.install, ctx.work_dir, new, old, ctx.release.environment
     )
+
+
+async def _old_environment(ctx: Context) -> tuple[EnvironmentFile, ...]:
+    """The current revision's; none where its appspec cannot be read."""
+    if ctx.current is None:
+        return ()
+    try:
+        return snapshots.files_of(await ctx.appspec(ctx.current))
+    except Interrupted:
+        raise
+    except AgentError as error:
+        version = ctx.current.revision.version
+        ctx.log.line(f"warning: the environment of {version} is not known: {error.message}")
+        return ()
 
 
 async def _unit_files(ctx: Context) -> list[unitfiles.UnitFile]:

@@ -80,6 +80,17 @@ CREATE TABLE serials (
 """
 
 
+_LEVEL_3 = """
+CREATE TABLE drains (
+    application TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    by TEXT NOT NULL,
+    since REAL NOT NULL,
+    until REAL
+) WITHOUT ROWID;
+"""
+
+
 def _create_level_1(connection: sqlite3.Connection) -> None:
     _run(connection, _LEVEL_1 + installed.SCHEMA)
 
@@ -89,11 +100,20 @@ def _add_origin(connection: sqlite3.Connection) -> None:
     _run(connection, _LEVEL_2)
 
 
+def _add_drains(connection: sqlite3.Connection) -> None:
+    """What people keep out of Consul's traffic."""
+    _run(connection, _LEVEL_3)
+
+
 def _run(connection: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";"):
         if statement.strip():
             connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_level_1, _add_origin)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _create_level_1,
+    _add_origin,
+    _add_drains,
+)
 """MIGRATIONS[n] takes a file of level n to level n + 1, inside one transaction."""

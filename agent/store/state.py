@@ -59,7 +59,8 @@ class State:
             self._connection.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of what is done in it, or nothing; for this room. Raises AgentError."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -72,7 +73,8 @@ class State:
                     raise translate(error, self._path) from error
                 raise
 
-    def _rows(self, sql: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
+    def rows(self, sql: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
+        """What a query gives; for this room. Raises AgentError."""
         with self._lock:
             try:
                 return self._connection.execute(sql, values).fetchall()
@@ -83,7 +85,7 @@ class State:
 
     def save(self, deployment: Deployment, steps: Iterable[Step] = ()) -> None:
         """Save a deployment and those of its steps that changed, in one transaction."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _write(connection, deployment, steps)
 
     def request(self, deployment: Deployment) -> list[str]:
@@ -91,7 +93,7 @@ class State:
 
         A changed environment replaces none: whatever waits reads it, too. Raises Conflict.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             waiting = [
                 row["id"]
                 for row in connection.execute(
@@ -112,7 +114,7 @@ class State:
 
     def deployment(self, deployment_id: str) -> Deployment:
         """One deployment; raises NotFound."""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {records.DEPLOYMENT_COLUMNS} FROM deployments WHERE id = ?",  # noqa: S608
             (deployment_id,),
         )
@@ -128,7 +130,7 @@ class State:
         """Deployments, newest first."""
         where = "" if application is None else "WHERE application = ?"
         values = () if application is None else (application,)
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {records.DEPLOYMENT_COLUMNS} FROM deployments {where}"  # noqa: S608
             " ORDER BY seq DESC LIMIT ?",
             (*values, limit),
@@ -137,7 +139,7 @@ class State:
 
     def unfinished(self) -> list[Deployment]:
         """Deployments that have not ended, oldest first; the running one comes first."""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {records.DEPLOYMENT_COLUMNS} FROM deployments"  # noqa: S608
             " WHERE status IN (?, ?, ?) ORDER BY status = ?, seq",
             (Status.PENDING, Status.DOING, Status.UNDOING, Status.PENDING),
@@ -146,7 +148,7 @@ class State:
 
     def steps(self, deployment_id: str) -> list[Step]:
         """The steps of a deployment that were begun, in the order of their start."""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {records.STEP_COLUMNS} FROM steps"  # noqa: S608
             " WHERE deployment_id = ? ORDER BY started_at",
             (deployment_id,),
@@ -155,14 +157,14 @@ class State:
 
     def forget(self, deployment_ids: Iterable[str]) -> None:
         """Remove the records of ended deployments."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.executemany(
                 "DELETE FROM deployments WHERE id = ?", [(each,) for each in deployment_ids]
             )
 
     def attempts(self, application: str, identity: str) -> list[Deployment]:
         """The deployments of one revision as its source identifies it, newest first."""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {records.DEPLOYMENT_COLUMNS} FROM deployments"  # noqa: S608
             " WHERE application = ? AND identity = ? ORDER BY seq DESC",
             (application, identity),
@@ -171,33 +173,16 @@ class State:
 
     def highest_serial(self, application: str) -> int:
         """The highest serial of any revision of the application that was asked for here."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT max(serial) AS serial FROM deployments WHERE application = ?", (application,)
         )
         return int(rows[0]["serial"] or 0)
-
-    def seen_serial(self, application: str, group: str) -> int:
-        """The highest serial of any manifest of the application that was admitted here, else 0."""
-        rows = self._rows(
-            "SELECT serial FROM serials WHERE application = ? AND deployment_group = ?",
-            (application, group),
-        )
-        return int(rows[0]["serial"]) if rows else 0
-
-    def remember_serial(self, application: str, group: str, serial: int) -> None:
-        """Remember a manifest's serial, unless a higher one is remembered."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO serials VALUES (?, ?, ?) ON CONFLICT (application, deployment_group)"
-                " DO UPDATE SET serial = max(serial, excluded.serial)",
-                (application, group, serial),
-            )
 
     # what is current
 
     def applications(self) -> list[str]:
         """Every application with a deployment or a committed revision, by name."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT application FROM applications UNION SELECT application FROM deployments"
             " ORDER BY application"
         )
@@ -205,7 +190,7 @@ class State:
 
     def committed(self) -> list[str]:
         """Every application with a committed revision, by name."""
-        rows = self._rows("SELECT application FROM applications ORDER BY application")
+        rows = self.rows("SELECT application FROM applications ORDER BY application")
         return [row["application"] for row in rows]
 
     def current(self, application: str) -> Current | None:
@@ -217,7 +202,7 @@ class State:
         return self._committed(application, "previous")
 
     def _committed(self, application: str, column: str) -> Current | None:
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {column} AS text FROM applications WHERE application = ?",  # noqa: S608
             (application,),
         )
@@ -232,7 +217,7 @@ class State:
         with self._lock:
             installed.attach(self._connection, plan)
             try:
-                with self._transaction() as connection:
+                with self.transaction() as connection:
                     old = self.current(application)
                     new = Current(
                         revision=deployment.revision,
@@ -261,7 +246,7 @@ class State:
 
     def quarantine(self, entry: Quarantined) -> None:
         """Refuse a revision on this host from now on."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -276,19 +261,19 @@ class State:
 
     def quarantined(self, application: str) -> list[Quarantined]:
         """The refused revisions of an application, newest first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM quarantine WHERE application = ? ORDER BY since DESC", (application,)
         )
         return [Quarantined(**dict(row)) for row in rows]
 
     def lift(self, application: str, digest: str) -> None:
         """Let a quarantined revision be tried again."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _lift(connection, application, digest)
 
     def hold(self) -> Hold | None:
         """The hold in force, None when there is none or it has expired."""
-        rows = self._rows("SELECT reason, by, since, until FROM hold")
+        rows = self.rows("SELECT reason, by, since, until FROM hold")
         hold = Hold(**dict(rows[0])) if rows else None
         if hold is not None and hold.until is not None and hold.until <= time.time():
             return None
@@ -296,7 +281,7 @@ class State:
 
     def save_hold(self, hold: Hold | None) -> None:
         """Begin, replace or (None) end the hold."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("DELETE FROM hold")
             if hold is not None:
                 connection.execute(

@@ -1,0 +1,210 @@
+"""Deployments with a real Consul: what is in its catalogue, and when; ACLs on, least policy."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import consul_server, traffic_scene
+from tests.consul_server import ConsulAgent
+from tests.traffic_scene import NAME, Scene
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
+    with traffic_scene.acl_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def scene(state_dir: Path, server: ConsulAgent) -> Iterator[Scene]:
+    with traffic_scene.scene(state_dir, server) as scene:
+        yield scene
+
+
+def test_the_catalogue_over_a_good_a_better_and_a_broken_deployment(scene: Scene) -> None:
+    first = scene.host.deploy_good(scene.bundle("1"))
+    found = scene.registered()
+    assert found is not None
+    assert (found["Port"], found["Tags"]) == (8080, ["v1"])
+    meta = found["Meta"]
+    assert meta["deploy-agent"] == "service"
+    assert (meta["version"], meta["deployment_id"]) == ("1", first["id"])
+    assert meta["revision"] == first["digest"]
+    assert scene.checks() == {f"service:{NAME}:1": "passing"}
+    wait_until(scene.takes_traffic)
+
+    scene.host.deploy_good(scene.bundle("2"))
+    assert scene.version() == "2"
+    assert scene.checks() == {f"service:{NAME}:1": "passing"}
+
+    before = scene.registered()
+    broken = scene.host.deploy(scene.bundle("3-bad"))
+    assert broken["outcome"] == "rolled_back"
+    assert broken["failure"]["code"] == "consul-critical"
+    assert any("critical" in line for line in broken["failure"]["evidence"])
+    assert scene.registered() == before
+    assert scene.maintenance() is None
+    wait_until(scene.takes_traffic)
+    assert scene.host.serving() == "2"
+
+
+def test_traffic_ends_before_the_stop_and_comes_back_after_the_proof(scene: Scene) -> None:
+    seen = scene.script(traffic_scene.SEEN)
+    events = ("BeforeBlockTraffic", "AfterBlockTraffic", "BeforeAllowTraffic", "AfterAllowTraffic")
+    files = {f"scripts/{event}": seen.replace("{base}", str(scene.base)) for event in events}
+    scripts = "".join(f"  {event}:\n    - location: scripts/{event}\n" for event in events)
+    for version in ("1", "2"):
+        bundle = scene.bundle(version, files=files, hooks={"ValidateService": seen})
+        put_hooks(bundle, scripts)
+        scene.host.deploy_good(bundle)
+    told = scene.host.events()
+    assert told[told.index("BeforeBlockTraffic 2 open") :] == [
+        "BeforeBlockTraffic 2 open",
+        "AfterBlockTraffic 2 blocked",
+        "ApplicationStop 2 blocked",
+        "BeforeInstall 2",
+        "AfterInstall 2",
+        "start 2 ApplicationStart",
+        "ValidateService 2 blocked",
+        "BeforeAllowTraffic 2 blocked",
+        "AfterAllowTraffic 2 open",
+    ]
+
+
+def put_hooks(bundle: Path, scripts: str) -> None:
+    """Add events to a bundle's appspec."""
+    change_appspec(bundle, "hooks:\n", f"hooks:\n{scripts}")
+
+
+def change_appspec(bundle: Path, old: str, new: str) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["appspec.yml"] = content["appspec.yml"].replace(old.encode(), new.encode())
+    with zipfile.ZipFile(bundle, "w") as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+
+
+def test_the_reason_names_deployment_and_version(scene: Scene) -> None:
+    scene.host.deploy_good(scene.bundle("1"))
+    wait = f"#!/bin/sh\nwhile [ ! -e {scene.base}/go ]; do sleep 0.05; done\n"
+    deployment = scene.host.request(scene.bundle("2", hooks={"BeforeInstall": wait}))
+    reason = wait_until(scene.maintenance)
+    assert deployment in reason
+    assert reason.endswith(" of 2")
+    (scene.base / "go").touch()
+    assert scene.host.wait_for_outcome(deployment)["outcome"] == "succeeded"
+    assert scene.maintenance() is None
+
+
+def test_a_first_revision_that_is_undone_leaves_nothing(scene: Scene) -> None:
+    view = scene.host.deploy(scene.bundle("1-bad"))
+    assert view["outcome"] == "rolled_back"
+    assert scene.registered() is None
+    assert scene.checks() == {}
+
+
+def test_a_service_that_a_revision_drops(scene: Scene) -> None:
+    scene.host.deploy_good(scene.bundle("1"))
+    failing = scene.bundle("2", consul="", hooks={"ValidateService": "#!/bin/sh\nexit 1\n"})
+    assert scene.host.deploy(failing)["outcome"] == "rolled_back"
+    assert (scene.version(), scene.maintenance()) == ("1", None)
+    allowed = f'{consul_server.LEAST_POLICY}\nservice "other" {{ policy = "write" }}'
+    scene.token_file.write_text(consul_server.make_token(scene.server, "other", allowed))
+    other = f"name: other, check: {{http: '{scene.service.url}', interval: 200ms}}"
+    scene.host.deploy_good(scene.bundle("3", consul=other))
+    assert scene.registered() is None
+    assert scene.version("other") == "3"
+
+
+def test_a_registration_of_somebody_else_is_left(scene: Scene) -> None:
+    body = {"ID": "by-hand", "Name": NAME, "Port": 8080, "Tags": ["mine"]}
+    scene.consul.ask("PUT", "/v1/agent/service/register", body)
+    view = scene.host.deploy_good(scene.bundle("1"))
+    assert "by-hand" in scene.note(view, "allow-traffic")
+    assert scene.registered() is None
+    view = scene.host.deploy_good(scene.bundle("2"))
+    assert "by-hand: out of traffic" in scene.note(view, "block-traffic")
+    found = scene.registered("by-hand")
+    assert found is not None
+    assert found["Tags"] == ["mine"]
+    assert scene.maintenance("by-hand") is None
+    assert (scene.base / "events").read_text().count("ApplicationStop 2 blocked") == 1
+
+
+def test_maintenance_of_a_person_is_not_ended(scene: Scene) -> None:
+    scene.host.deploy_good(scene.bundle("1"))
+    scene.consul.ask("PUT", f"/v1/agent/service/maintenance/{NAME}?enable=true&reason=disk", b"")
+    view = scene.host.deploy_good(scene.bundle("2"))
+    assert "stays out of traffic: disk" in scene.note(view, "allow-traffic")
+    assert (scene.version(), scene.maintenance()) == ("2", "disk")
+    assert scene.host.deploy(scene.bundle("3-bad"))["outcome"] == "rolled_back"
+    assert (scene.version(), scene.maintenance()) == ("2", "disk")
+
+
+def definition(scene: Scene, port: int) -> dict[str, str]:
+    check = {"http": scene.service.url, "interval": "200ms"}
+    service = {"name": NAME, "port": port, "check": check, "token": scene.server.token}
+    return {f"consul/{NAME}.json": json.dumps({"service": service})}
+
+
+def file_bundle(scene: Scene, version: str, port: int, **more: dict[str, str]) -> Path:
+    """As the bundles of those who never heard of `services`: a definition for Consul's folder."""
+    files = definition(scene, port) if port else {}
+    bundle = scene.bundle(version, consul="", files=files, **more)
+    if port:
+        mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
+        change_appspec(bundle, "files:\n", f"files:\n{mapping}")
+    return bundle
+
+
+def test_definitions_that_bundles_install_in_consuls_folder(scene: Scene) -> None:
+    scene.host.deploy_good(file_bundle(scene, "1", 8080))
+    found = scene.registered()
+    assert found is not None
+    assert found["Port"] == 8080
+    assert scene.checks() == {f"service:{NAME}": "passing"}
+
+    failing = {"ValidateService": "#!/bin/sh\nexit 1\n"}
+    view = scene.host.deploy(file_bundle(scene, "2", 9090, hooks=failing))
+    assert view["outcome"] == "rolled_back"
+    found = scene.registered()
+    assert found is not None
+    assert (found["Port"], scene.maintenance()) == (8080, None)
+
+    scene.host.deploy_good(file_bundle(scene, "3", 9090))
+    found = scene.registered()
+    assert found is not None
+    assert (found["Port"], scene.maintenance()) == (9090, None)
+    assert "ApplicationStop 3 blocked" in scene.host.events()
+
+    scene.host.deploy_good(file_bundle(scene, "4", 0))
+    assert scene.registered() is None
+
+
+@pytest.mark.parametrize("row", ["block-traffic", "allow-traffic"])
+@pytest.mark.parametrize("at", ["do-before", "do-after", "undo-before", "undo-after"])
+def test_killed_in_it_and_started_again(scene: Scene, row: str, at: str) -> None:
+    host = scene.host
+    host.deploy_good(scene.bundle("1"))
+    host.stop()
+    faults = [{"row": row, "at": at, "how": "kill"}]
+    if at.startswith("undo"):
+        faults.append({"row": "allow-traffic", "at": "do-after", "how": "fail"})
+    host.start(*faults)
+    host.request(scene.bundle("2"))
+    host.wait_for_end()
+    host.start()
+    view = host.wait_for_outcome()
+    assert view["outcome"] == "rolled_back", view["failure"]
+    assert host.serving() == "1"
+    assert (scene.version(), scene.maintenance()) == ("1", None)
+    wait_until(scene.takes_traffic)

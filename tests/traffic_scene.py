@@ -1,0 +1,128 @@
+"""A host with a Consul agent, the agent, and a service that Consul's check can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests import consul_server
+from tests.agent_host import AgentHost
+from tests.bundles import make_bundle
+from tests.consul_server import ConsulAgent
+from tests.status_service import StatusService, http_answer, status_service
+
+NAME = "go-service"
+# What Consul knows of the service at that moment, written between the hooks' own lines.
+SEEN = """#!/bin/sh
+curl -s -H "X-Consul-Token: {token}" {url}/v1/agent/checks > {base}/checks
+if grep -q _service_maintenance {base}/checks; then state=blocked; else state=open; fi
+echo "$LIFECYCLE_EVENT $REVISION_VERSION $state" >> {base}/events
+"""
+_STOP = """
+if [ -f {base}/run/pid ]; then kill "$(cat {base}/run/pid)" 2>/dev/null; fi
+rm -f {base}/run/pid {base}/run/serving
+"""
+
+
+@contextmanager
+def acl_server(folder: Path) -> Iterator[ConsulAgent]:
+    """A Consul server with ACLs that deny by default."""
+    server = consul_server.server(folder, **consul_server.ACLS)
+    with consul_server.running(server):
+        consul_server.bootstrap_acls(server)
+        server.token_for_tests = consul_server.make_token(server, "least")
+        yield server
+
+
+class Scene:
+    """token: what deploy-agent's token file holds at first; by default the documented policy's."""
+
+    def __init__(self, base: Path, server: ConsulAgent, service: StatusService) -> None:
+        self.base = base
+        self.server = server
+        self.consul = consul_server.client(
+            base / "consul", server, name=base.name, **consul_server.ACLS
+        )
+        self.consul.token = server.token
+        self.consul.change(
+            acl={**consul_server.ACLS["acl"], "tokens": {"agent": server.token, "default": ""}}
+        )
+        self.token_file = base / "token"
+        self.token_file.write_text(server.token_for_tests)
+        self.host = AgentHost(
+            base,
+            f"consul:\n  address: {self.consul.url}\n  token_file: {self.token_file}\n"
+            f"  services_dir: {self.consul.services_dir}\n",
+        )
+        self.service = service
+        service.answer = self._answer
+
+    def _answer(self, _number: int) -> bytes:
+        """What Consul's check sees: 200 while a version serves whose name has no "bad"."""
+        path = self.base / "run" / "serving"
+        serving = path.read_text().strip() if path.exists() else ""
+        good = serving and "bad" not in serving
+        return http_answer(serving.encode(), "200 OK" if good else "503 Service Unavailable")
+
+    def bundle(self, version: str, *, consul: str | None = None, **more: Any) -> Path:
+        """A bundle with `services: [{consul: …}]`, its stop hook telling what Consul says then."""
+        if consul is None:
+            check = f"{{http: '{self.service.url}', interval: 200ms, timeout: 1s}}"
+            consul = f"name: {NAME}, port: 8080, tags: [v{version}], drain: 100ms, within: 3s"
+            consul += f", check: {check}"
+        extra = f"services:\n  - consul: {{{consul}}}\n" if consul else ""
+        hooks = {"ApplicationStop": self.script(SEEN + _STOP), **more.pop("hooks", {})}
+        return make_bundle(self.base, version, hooks=hooks, extra=extra, **more)
+
+    def script(self, text: str) -> str:
+        """A hook's text with the places of this scene in it."""
+        return text.replace("{token}", self.server.token).replace("{url}", self.consul.url)
+
+    # what a person would look at
+
+    def registered(self, name: str = NAME) -> dict[str, Any] | None:
+        """The local agent's entry."""
+        found: dict[str, Any] | None = self.consul.ask("GET", f"/v1/agent/service/{name}")
+        return found
+
+    def version(self, name: str = NAME) -> str:
+        """Of the registered revision; "" where there is none."""
+        found = self.registered(name)
+        return "" if found is None else found["Meta"].get("version", "?")
+
+    def checks(self, name: str = NAME) -> dict[str, str]:
+        """Statuses of the service's checks, by id."""
+        found = self.consul.ask("GET", "/v1/agent/checks")
+        return {key: each["Status"] for key, each in found.items() if each["ServiceID"] == name}
+
+    def maintenance(self, name: str = NAME) -> str | None:
+        """The reason of the service's maintenance."""
+        found = self.consul.ask("GET", "/v1/agent/checks").get(f"_service_maintenance:{name}")
+        return None if found is None else str(found["Notes"])
+
+    def takes_traffic(self, name: str = NAME) -> bool:
+        """Whether the servers give it to those who ask for what passes."""
+        found = self.server.ask("GET", f"/v1/health/service/{name}?passing=true")
+        return self.consul.name in [each["Node"]["Node"] for each in found]
+
+    def note(self, view: dict[str, Any], step: str) -> str:
+        """What a step had to say."""
+        return str(next(each["note"] for each in view["steps"] if each["name"] == step))
+
+
+@contextmanager
+def scene(base: Path, server: ConsulAgent, *, starts_consul: bool = True) -> Iterator[Scene]:
+    """A host of its own; its agent and its Consul agent are ended."""
+    with status_service() as service:
+        found = Scene(base, server, service)
+        try:
+            if starts_consul:
+                found.consul.start()
+                found.consul.wait_for_leader()
+            found.host.start()
+            yield found
+        finally:
+            found.host.clear()
+            found.consul.stop()
