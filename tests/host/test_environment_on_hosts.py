@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import consul_server
+from tests.host import consul_on_host
 from tests.host.deb_host import DebHost
 from tests.host.unit_bundle import UnitWeb, service
 from tests.waiting import wait_until
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.slow
 
 WEB = "web.service"
 FILE = "/etc/web/env"
-CONSUL_SECONDS = 20.0
 # what the unit was given, and what it is told; a word in it ends the program
 DOES = """print("environment", sorted(k + "=" + v for k, v in os.environ.items()
     if k.startswith("WEB_")), flush=True)
@@ -37,23 +35,13 @@ def by() -> str:
 
 @pytest.fixture
 def web_host(deb_host: DebHost) -> DebHost:
-    """One with a Consul of its own, which the agent uses."""
-    shutil.copy(consul_server.consul_command(), deb_host.host.path("/usr/local/bin/consul"))
-    start = ["systemd-run", "--quiet", "--unit=consul", "/usr/local/bin/consul", "agent", "-dev"]
-    deb_host.host.run(*start)
-    wait_until(lambda: kv(deb_host, "put", "ready", "1"), CONSUL_SECONDS)
-    deb_host.configure("consul", "consul: {}\n")
+    """One with a Consul of its own."""
+    consul_on_host.start(deb_host)
     return deb_host
 
 
-def kv(host: DebHost, *argv: str) -> bool:
-    done = host.host.run("/usr/local/bin/consul", "kv", *argv, check=False)
-    return done.returncode == 0
-
-
 def put(host: DebHost, **values: str) -> None:
-    for name, value in values.items():
-        assert kv(host, "put", f"config/web/{name}", value)
+    consul_on_host.put(host, "config/web", **values)
 
 
 def bundle(version: str, on_change: str = "restart") -> UnitWeb:
