@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import named, planning, run_once, views
+from agent import draining, named, planning, run_once, views
 from agent.equipment import Equipment
 from agent.formats import loglines
 from agent.model.deployment import Deployment, Status, Trigger
@@ -93,8 +93,7 @@ class Api:
 
     @web.middleware
     async def _check_access(self, request: web.Request, handler: Route) -> web.StreamResponse:
-        found = _connection(request)
-        uid, gid = peer.read_peer(found)
+        uid, gid = peer.read_peer(_connection(request))
         group = self._equipment.settings.api_group
         request["by"] = await asyncio.to_thread(peer.user_name, uid)
         request["may_change"] = await asyncio.to_thread(peer.may_change, uid, gid, group)
@@ -217,7 +216,8 @@ class Api:
 
     async def _rollback(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application", "to"})
-        application = await named.choose_application(self._state, body.get("application"))
+        committed = await asyncio.to_thread(self._state.committed)
+        application = await self._one_application(body.get("application"), committed)
         to = body.get("to")
         version = None if to is None else named.check_name(to, "to")
         deployment = await self._queue.rollback(application, version, by=request["by"])
@@ -226,9 +226,14 @@ class Api:
     async def _retry(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application"})
         known = await asyncio.to_thread(self._state.applications)
-        application = await named.choose_application(self._state, body.get("application"), known)
+        application = await self._one_application(body.get("application"), known)
         deployment = await self._queue.retry(application, by=request["by"])
         return _json({"deployment": views.deployment_view(deployment)}, status=202)
+
+    async def _one_application(self, asked: object, known: list[str]) -> str:
+        """The application that was asked for, or the only one of `known`."""
+        everyone = await asyncio.to_thread(self._state.applications)
+        return named.choose_application(asked, known, everyone)
 
     async def _abort(self, request: web.Request) -> web.Response:
         body = await _body(request, {"now"})
@@ -244,7 +249,7 @@ class Api:
 
     async def _hold(self, request: web.Request) -> web.Response:
         body = await _body(request, {"reason", "for_seconds"})
-        reason, until = _reason_and_end(body)
+        reason, until = named.reason_and_end(body)
         hold = Hold(reason, request["by"], time.time(), until)
         await asyncio.to_thread(self._state.save_hold, hold)
         logger.warning(
@@ -266,25 +271,17 @@ class Api:
 
     async def _drain(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application", "reason", "for_seconds"})
-        registrations = _needed(self._registrations)
-        reason, until = _reason_and_end(body)
-        application = await named.choose_application(self._state, body.get("application"))
+        reason, until = named.reason_and_end(body)
+        committed = await asyncio.to_thread(self._state.committed)
+        application = await self._one_application(body.get("application"), committed)
         drain = Drain(application, reason, request["by"], time.time(), until)
-        problem = await registrations.drain(drain)
-        fields = {"MESSAGE_ID": Message.DRAINED, "APPLICATION": application}
-        by = request["by"]
-        logger.warning("%s is drained by %s: %s", application, by, reason, extra={"fields": fields})
-        return _json({"drain": views.drain_view(drain), "problem": problem})
+        return _json(await draining.drain(self._registrations, drain))
 
     async def _undrain(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application"})
-        registrations = _needed(self._registrations)
-        application = await named.choose_application(self._state, body.get("application"))
-        problem = await registrations.undrain(application)
-        fields = {"MESSAGE_ID": Message.UNDRAINED, "APPLICATION": application}
-        by = request["by"]
-        logger.info("%s is drained no more, by %s", application, by, extra={"fields": fields})
-        return _json({"drain": None, "application": application, "problem": problem})
+        committed = await asyncio.to_thread(self._state.committed)
+        application = await self._one_application(body.get("application"), committed)
+        return _json(await draining.undrain(self._registrations, application, by=request["by"]))
 
 
 def _connection(request: web.Request) -> Any:
@@ -338,26 +335,6 @@ def _json(body: dict[str, Any], *, status: int = 200) -> web.Response:
 def _shown(request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
     """The body, for other users without the evidence: it quotes what hooks printed."""
     return body if request["may_change"] else views.without_evidence(body)
-
-
-def _reason_and_end(body: dict[str, Any]) -> tuple[str, float | None]:
-    """Why, and until when (Unix seconds; None without an end)."""
-    reason, seconds = body.get("reason"), body.get("for_seconds")
-    if not isinstance(reason, str) or not reason.strip():
-        raise named.bad_request("it needs a reason")
-    if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
-        raise named.bad_request("for_seconds is not a positive number")
-    return reason, None if seconds is None else time.time() + seconds
-
-
-def _needed(registrations: Registrations | None) -> Registrations:
-    if registrations is None:
-        raise Conflict(
-            "cannot drain: this agent does not use Consul",
-            code=Code.CONFLICT,
-            remedy="Add a section consul to agent.yaml, and restart the agent",
-        )
-    return registrations
 
 
 def _number(request: web.Request, name: str, *, default: int) -> int:

@@ -1,9 +1,10 @@
-"""What a person names: a revision by a path on this host, an application; what is wrong with it."""
+"""What a request to the API names: a revision by its path, an application, a reason and an end."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from agent.equipment import Equipment
 from agent.model.deployment import Revision
 from agent.model.errors import AgentError, Code, NotFound
 from agent.sources import sidecar
-from agent.store.state import State
 
 KEYS = {"bundle", "application", "version", "group", "unsigned"}
 """The keys of a request that name a revision."""
@@ -73,18 +73,20 @@ def bad_request(cause: str) -> AgentError:
     )
 
 
-async def choose_application(state: State, asked: object, known: list[str] | None = None) -> str:
-    """The application that was asked for, or the only one of `known`, of the committed if None.
+def choose_application(asked: object, known: list[str], everyone: list[str]) -> str:
+    """The application that was asked for, of `everyone`; None asks for the only one of `known`.
 
-    Raises AgentError.
+    Raises AgentError (BAD_REQUEST, or NOT_FOUND).
     """
     if asked is not None:
-        everyone = await asyncio.to_thread(state.applications)
         if asked not in everyone:
-            raise _unknown_application(str(asked), everyone)
+            raise NotFound(
+                f"cannot find application {str(asked)!r} on this host",
+                code=Code.NOT_FOUND,
+                details=(f"known here: {', '.join(everyone) or 'none'}",),
+                remedy="See: agentctl status",
+            )
         return str(asked)
-    if known is None:
-        known = await asyncio.to_thread(state.committed)
     if len(known) > 1:
         raise AgentError(
             "cannot tell which application is meant",
@@ -101,10 +103,11 @@ async def choose_application(state: State, asked: object, known: list[str] | Non
     return known[0]
 
 
-def _unknown_application(name: str, known: list[str]) -> NotFound:
-    return NotFound(
-        f"cannot find application {name!r} on this host",
-        code=Code.NOT_FOUND,
-        details=(f"known here: {', '.join(known) or 'none'}",),
-        remedy="See: agentctl status",
-    )
+def reason_and_end(body: dict[str, Any]) -> tuple[str, float | None]:
+    """Why something is asked for, and until when (Unix seconds; None without an end)."""
+    reason, seconds = body.get("reason"), body.get("for_seconds")
+    if not isinstance(reason, str) or not reason.strip():
+        raise bad_request("it needs a reason")
+    if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
+        raise bad_request("for_seconds is not a positive number")
+    return reason, None if seconds is None else time.time() + seconds

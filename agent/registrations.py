@@ -86,7 +86,7 @@ class Registrations:
     async def make_round(self) -> None:
         """Look after every application; raises AgentError where state cannot be read."""
         problems: dict[str, str] = {}
-        for application in await asyncio.to_thread(self._equipment.state.committed):
+        for application in await asyncio.to_thread(self._equipment.state.applications):
             try:
                 await self.settle(application)
             except AgentError as error:
@@ -100,9 +100,12 @@ class Registrations:
         Does nothing while a deployment of it is under way. Raises AgentError.
         """
         current, wanted = await self._wanted(application)
-        if current is None or await self._is_busy(application):
+        if await self._is_busy(application):
             return
         here = await self._consul.services_here()
+        if current is None:
+            await self._clear(application, here)
+            return
         for service, entry in wanted.services:
             await self._register(application, service, entry, here)
         kept = {*(service.id for service, _ in wanted.services), *wanted.ids}
@@ -111,6 +114,16 @@ class Registrations:
                 await self._consul.deregister(found.id)
                 logger.info("%s: deregistered, as no revision here has it", found.id)
         await self._maintain(application, wanted)
+
+    async def _clear(self, application: str, here: dict[str, ServiceHealth]) -> None:
+        """Deregister what the undo of a first revision could not; only what is known of here."""
+        known = await asyncio.to_thread(self._equipment.state.deployments, application)
+        ids = {each.id for each in known}
+        for found in here.values():
+            is_left = found.meta.get(registration.DEPLOYMENT) in ids
+            if is_left and registration.is_of(application, found):
+                await self._consul.deregister(found.id)
+                logger.info("%s: deregistered, as its revision was undone", found.id)
 
     async def _register(
         self,

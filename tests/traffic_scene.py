@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,3 +127,13 @@ def scene(base: Path, server: ConsulAgent, *, starts_consul: bool = True) -> Ite
         finally:
             found.host.clear()
             found.consul.stop()
+
+
+def change_appspec(bundle: Path, old: str, new: str) -> None:
+    """Replace a text in a bundle's appspec."""
+    with zipfile.ZipFile(bundle) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["appspec.yml"] = content["appspec.yml"].replace(old.encode(), new.encode())
+    with zipfile.ZipFile(bundle, "w") as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)

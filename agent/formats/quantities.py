@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from typing import Any
 
 from agent.model.errors import AgentError, Code
+
+TYPE_CHECKING = False  # typing costs agentctl 3 ms of start-up
+if TYPE_CHECKING:
+    from typing import Any
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -46,7 +46,9 @@ async def allow(ctx: Context) -> Result:
     """
     await ctx.run_event(LifecycleEvent.BEFORE_ALLOW_TRAFFIC, ctx.release)
     notes = []
-    if ctx.traffic is not None:
+    if ctx.traffic is None:
+        notes.append(_unused(ctx, await _new_services(ctx)))
+    else:
         notes.append(await _reload_where_changed(ctx, ctx.traffic))
         old = [each.id for each in await _old_services(ctx)]
         notes.append(await ctx.traffic.enter(await _new_services(ctx), await _planned(ctx), old))
@@ -66,6 +68,16 @@ async def disallow(ctx: Context) -> None:
     if failure is not None:
         raise failure
     await ctx.run_event(LifecycleEvent.AFTER_BLOCK_TRAFFIC, ctx.release)
+
+
+def _unused(ctx: Context, services: Sequence[ConsulService]) -> str:
+    """A remark where the appspec expects of this host what its configuration does not have."""
+    if not services:
+        return ""
+    names = ", ".join(each.id for each in services)
+    note = f"{names}: not registered, as agent.yaml has no section consul"
+    ctx.log.line(f"warning: {note}")
+    return note
 
 
 async def _try_event(ctx: Context, event: LifecycleEvent) -> AgentError | None:

@@ -159,9 +159,11 @@ class Traffic:
         )
         for service in ours:
             await self._register_anew(service)
-        known_ids = await self._find(services, ids)
-        limits = {**dict.fromkeys([*known_ids, *ids], _DEFAULT_SECONDS)}
-        limits |= {each.id: each.within_seconds for each in services if each.id in known_ids}
+        there = await self._find(services, ids)
+        limits = dict.fromkeys(there, _DEFAULT_SECONDS)
+        limits |= {each.id: each.within_seconds for each in services if each.id in there}
+        missing = [each for each in ids if each not in there]
+        notes += [f"{each}: a file defines it, and Consul does not know it" for each in missing]
         await passing.wait_for_passing(self._consul, limits, log=self._log, cancel=self._cancel)
         notes += await self._open(known, list(limits))
         for each in dropped:

@@ -414,3 +414,16 @@ def test_a_defect_shows_no_traceback_unless_asked(api: ApiServer) -> None:
     assert "internal error" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" in ask(api, "history", DEPLOY_AGENT_DEBUG="1").stderr
+
+
+def test_drain_and_undrain(api: ApiServer) -> None:
+    drain = {"application": "web", "reason": "disk", "by": "ann", "since": 1.0, "until": None}
+    api.on("PUT", "/v1/drain", ok(drain=drain, problem=""))
+    api.on("DELETE", "/v1/drain", ok(drain=None, application="web", problem="Consul is away"))
+    done = ask(api, "drain", "web", "--reason", "disk", "--for", "2h")
+    assert done.stdout == "web drained: disk; to end it: agentctl undrain\n"
+    assert "not yet: Consul is away" in ask(api, "undrain").stdout
+    assert [(request.method, request.body) for request in api.requests] == [
+        ("PUT", {"application": "web", "reason": "disk", "for_seconds": 7200.0}),
+        ("DELETE", {}),
+    ]

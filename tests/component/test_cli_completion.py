@@ -52,7 +52,7 @@ def complete(tmp_path: Path) -> Complete:
 
 def test_commands(complete: Complete) -> None:
     assert complete("") == set(cli_options.ALL)
-    assert complete("un") == {"unhold"}
+    assert complete("un") == {"unhold", "undrain"}
     assert complete("--socket", "/x", "ver") == {"version"}
     assert complete("--") == {"--help", "--socket", "--version"}
     assert complete("nonsense", "") == set()

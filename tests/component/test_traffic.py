@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,16 +80,7 @@ def test_traffic_ends_before_the_stop_and_comes_back_after_the_proof(scene: Scen
 
 def put_hooks(bundle: Path, scripts: str) -> None:
     """Add events to a bundle's appspec."""
-    change_appspec(bundle, "hooks:\n", f"hooks:\n{scripts}")
-
-
-def change_appspec(bundle: Path, old: str, new: str) -> None:
-    with zipfile.ZipFile(bundle) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    content["appspec.yml"] = content["appspec.yml"].replace(old.encode(), new.encode())
-    with zipfile.ZipFile(bundle, "w") as archive:
-        for name, value in content.items():
-            archive.writestr(name, value)
+    traffic_scene.change_appspec(bundle, "hooks:\n", f"hooks:\n{scripts}")
 
 
 def test_the_reason_names_deployment_and_version(scene: Scene) -> None:
@@ -162,7 +152,7 @@ def file_bundle(scene: Scene, version: str, port: int, **more: dict[str, str]) -
     bundle = scene.bundle(version, consul="", files=files, **more)
     if port:
         mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
-        change_appspec(bundle, "files:\n", f"files:\n{mapping}")
+        traffic_scene.change_appspec(bundle, "files:\n", f"files:\n{mapping}")
     return bundle
 
 
@@ -188,6 +178,31 @@ def test_definitions_that_bundles_install_in_consuls_folder(scene: Scene) -> Non
 
     scene.host.deploy_good(file_bundle(scene, "4", 0))
     assert scene.registered() is None
+
+
+def test_a_reload_that_the_policy_denies_fails_nothing(scene: Scene) -> None:
+    rules = consul_server.LEAST_POLICY.replace(
+        'agent_prefix "" { policy = "write" }', 'agent_prefix "" { policy = "read" }'
+    )
+    scene.token_file.write_text(consul_server.make_token(scene.server, "no-reload", rules))
+    view = scene.host.deploy_good(file_bundle(scene, "1", 8080))
+    note = scene.note(view, "allow-traffic")
+    assert "cannot reload the Consul agent" in note
+    assert "Consul does not know it" in note
+    assert scene.registered() is None
+
+
+def test_an_agent_without_consul_says_that_it_registers_nothing(scene: Scene) -> None:
+    scene.host.stop()
+    text = scene.host.config.read_text()
+    scene.host.config.write_text(text[: text.index("consul:")])
+    scene.host.start()
+    view = scene.host.deploy_good(scene.bundle("1"))
+    assert "not registered, as agent.yaml has no section consul" in scene.note(
+        view, "allow-traffic"
+    )
+    status, answer = scene.host.client.request("PUT", "/v1/drain", {"reason": "disk"})
+    assert (status, answer["error"]["code"]) == (409, "conflict")
 
 
 @pytest.mark.parametrize("row", ["block-traffic", "allow-traffic"])

@@ -29,7 +29,7 @@ LAYERS = (
     ("runner",),
     ("queue",),
     ("poller", "registrations", "keywatch"),
-    ("status", "heartbeat", "run_once"),
+    ("status", "heartbeat", "draining", "run_once"),
     ("api",),
     ("daemon",),
     ("__main__",),

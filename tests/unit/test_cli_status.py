@@ -20,6 +20,11 @@ RUNNING = api.deployment(None)
 WAITING = [api.deployment(None, status="pending")]
 
 
+def in_consul(**changes: Any) -> dict[str, Any]:
+    service = {"id": "web", "status": "passing", "trouble": "", "maintenance": None, **changes}
+    return {"consul": {"services": [service], "drain": None, "problem": ""}}
+
+
 def failed(outcome: str) -> dict[str, Any]:
     return {"last": api.deployment(outcome, failure=api.cause())}
 
@@ -28,6 +33,9 @@ def failed(outcome: str) -> dict[str, Any]:
     ("changes", "hold", "code"),
     [
         ({}, None, StatusExit.OK),
+        (in_consul(), None, StatusExit.OK),
+        (in_consul(trouble="it is not registered"), None, StatusExit.DEGRADED),
+        (in_consul(status="maintenance", maintenance="disk"), None, StatusExit.OK),
         ({"health": {**SICK, "state": "unchecked"}}, None, StatusExit.OK),
         (failed("aborted"), None, StatusExit.OK),
         (failed("superseded"), None, StatusExit.OK),
@@ -130,6 +138,17 @@ def test_what_runs_is_told_with_its_step() -> None:
         api.application(running=running)
     )
     assert "aborting install" in lines(api.application(running={**running, "aborting": True}))
+
+
+def test_what_consul_says() -> None:
+    assert "consul:   web passing" in lines(api.application(**in_consul()))
+    critical = in_consul(status="critical", trouble="port: critical: refused", maintenance="disk")
+    critical["consul"]["problem"] = "cannot register"
+    critical["consul"]["drain"] = {"reason": "swap", "by": "bob", "since": 1000.0, "until": None}
+    shown = lines(api.application(**critical))
+    assert "consul:   web port: critical: refused, out of traffic: disk" in shown
+    assert "drained:  3 min ago by bob: swap; to end it: agentctl undrain" in shown
+    assert "consul:   cannot register" in shown
 
 
 def test_hold_says_who_why_and_how_long() -> None:
