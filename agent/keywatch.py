@@ -36,13 +36,17 @@ _LOOK_AGAIN_SECONDS = 60.0  # a hold may be over
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """One application as it is: what runs, its environments, and what was tried with them."""
+    """One application as it is: what runs, its environments, and what was tried with them.
+
+    unread: the last change if it did not even come to read the keys, and that was just now.
+    """
 
     current: Current
     files: Sequence[EnvironmentFile]
     kept: Kept
     refused: frozenset[str]
     is_busy: bool
+    unread: Deployment | None
 
 
 class KeyWatch:
@@ -132,13 +136,17 @@ class KeyWatch:
 
     async def _watch(self, prefix: str, watch: PrefixWatch) -> None:
         waiting: asyncio.Task[None] | None = None
-        async for snapshot in watch:
-            self._latest[prefix] = snapshot
-            splay = random.uniform(0, self._splays.get(prefix, 0.0))  # noqa: S311
-            self._due[prefix] = time.monotonic() + _DEBOUNCE_SECONDS + splay
+        try:
+            async for snapshot in watch:
+                self._latest[prefix] = snapshot
+                splay = random.uniform(0, self._splays.get(prefix, 0.0))  # noqa: S311
+                self._due[prefix] = time.monotonic() + _DEBOUNCE_SECONDS + splay
+                if waiting is not None:
+                    waiting.cancel()  # it begins anew: keys are still being written
+                waiting = asyncio.create_task(self._decide_soon(prefix))
+        finally:
             if waiting is not None:
-                waiting.cancel()  # it begins anew: keys are still being written
-            waiting = asyncio.create_task(self._decide_soon(prefix))
+                waiting.cancel()
 
     async def _decide_soon(self, prefix: str) -> None:
         await asyncio.sleep(self._due[prefix] - time.monotonic())
@@ -161,6 +169,9 @@ class KeyWatch:
         scene = await asyncio.to_thread(self._look, application)
         if scene is None or scene.is_busy:
             return self.decisions.get(application, "")  # decided when what runs has ended
+        if scene.unread is not None:
+            cause = scene.unread.failure.message if scene.unread.failure else "it was ended"
+            return f"{scene.unread.id} is tried again in a minute: {cause}"
         changed, said = [], ""
         for file in scene.files:
             snapshot = self._latest.get(file.prefix)
@@ -193,23 +204,26 @@ class KeyWatch:
         if not files:
             return None
         release = self._layout.release(current.release, current.revision)
-        known = state.deployments(application, 1)
+        newest = next(iter(state.deployments(application, 1)), None)
+        tried = self._tried(newest)
+        is_new = newest is not None and time.time() - newest.ended_at < _LOOK_AGAIN_SECONDS
         return _Scene(
             current=current,
             files=files,
             kept=snapshots.load(release.environment),
-            refused=self._refused(known[0] if known else None),
+            refused=frozenset(tried or ()),
+            unread=newest if tried is not None and not tried and is_new else None,
             is_busy=any(each.revision.application == application for each in state.unfinished()),
         )
 
-    def _refused(self, newest: Deployment | None) -> frozenset[str]:
-        """Values that were tried last, and put back: not by themselves again."""
+    def _tried(self, newest: Deployment | None) -> list[str] | None:
+        """Values that were tried last, and put back; None where the last change did not fail."""
         if newest is None or newest.trigger is not Trigger.ENVIRONMENT:
-            return frozenset()
+            return None
         if newest.outcome in (None, Outcome.SUCCEEDED, Outcome.SUPERSEDED):
-            return frozenset()
+            return None
         found = changes.digests(self._layout.work_dir(newest.id))
-        return frozenset(found.digests[prefix] for prefix in found.changed)
+        return [found.digests[prefix] for prefix in found.changed]
 
 
 def _why_not(prefix: str, snapshot: KvSnapshot, scene: _Scene) -> str | None:

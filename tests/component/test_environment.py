@@ -338,3 +338,23 @@ def test_held_changes_wait(host: AgentHost, consul: ConsulAgent) -> None:
     put(consul, A="3")
     change_of(host)
     assert written(host) == {"A": '"3"'}
+
+
+def test_change_that_cannot_be_read_is_not_tried_all_the_time(
+    host: AgentHost, consul: ConsulAgent
+) -> None:
+    put(consul, A="1")
+    host.deploy_good(bundle(host, "1"))
+    host.stop()
+    put(consul, A="2")
+    host.start({"row": "plan", "at": "do-before", "how": "fail"})
+    assert change_of(host)["outcome"] == "failed"
+    wait_until(lambda: "is tried again in a minute" in environment(host)["decision"], 10)
+    host.stop()
+    host.start()
+    wait_until(lambda: "is tried again in a minute" in environment(host)["decision"], 10)
+    assert len(deployments(host)) == 2
+    assert written(host) == {"A": '"1"'}
+    host.ask("POST", "/v1/retry", {"application": "service"})
+    assert change_of(host, 2)["outcome"] == "succeeded"
+    assert written(host) == {"A": '"2"'}
