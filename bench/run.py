@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.client import Client
 from agent.model.errors import AgentError, Code
-from bench import bundles, herd, idle
+from bench import bundles, herd, idle, keys
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_TARGET_MB = 60.0
@@ -252,6 +252,10 @@ def measure_all(bench: Bench, wanted: str) -> list[Case]:
     if "h" in wanted:
         print("measuring many agents …", file=sys.stderr)
         herd.measure(bench.work)
+    if "k" in wanted:
+        print("measuring a changed key of Consul …", file=sys.stderr)
+        figures = keys.measure(bench.work)
+        print("key:", ", ".join(f"{figure:.0f} {name}" for name, figure in figures.items()))
     if "s" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure_status(case("s  agentctl status", "5"), bundle)
@@ -297,7 +301,7 @@ def main() -> int:
     """Measure, print, and say by the exit code whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default="aishbcd", help="letters of the cases to measure")
+    parser.add_argument("--cases", default="aishkbcd", help="letters of the cases to measure")
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("make bench needs root: it mounts loop file systems", file=sys.stderr)
