@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from agent.equipment import Equipment
 from agent.lifecycle import Row
-from agent.model.deployment import Deployment, Outcome, Status, StepName
+from agent.model.deployment import Deployment, Outcome, Status, StepName, Trigger
 from agent.model.errors import AgentError, Code, Conflict
 from agent.model.messages import Message
 from agent.model.release import Layout
@@ -111,12 +111,7 @@ class Run:
             await self._take_over(goes_on=entry.goes_on)
         else:
             await self._equipment.hooks.tidy()
-            revision = self.deployment.revision
-            self.record.say(
-                f"deploying {revision.application} {revision.version} from {revision.bundle},"
-                f" asked for by {self.deployment.requested_by}",
-                message=Message.DEPLOYMENT_BEGUN,
-            )
+            self.record.say(_beginning(self.deployment), message=Message.DEPLOYMENT_BEGUN)
 
     async def _take_over(self, *, goes_on: bool) -> None:
         hooks = self._equipment.hooks
@@ -274,6 +269,15 @@ class Run:
         succeeded = self.deployment.outcome is Outcome.SUCCEEDED
         self.record.change(status=Status.DONE if succeeded else Status.FAILED)
         await self.record.save_quietly()
+
+
+def _beginning(deployment: Deployment) -> str:
+    """What is begun, in words."""
+    revision, by = deployment.revision, deployment.requested_by
+    name = f"{revision.application} {revision.version}"
+    if deployment.trigger is Trigger.ENVIRONMENT:
+        return f"changing the environment of {name}, asked for by {by}"
+    return f"deploying {name} from {revision.bundle}, asked for by {by}"
 
 
 async def _quarantine(state: State, record: Record) -> None:

@@ -89,10 +89,7 @@ class State:
             _write(connection, deployment, steps)
 
     def request(self, deployment: Deployment) -> list[str]:
-        """Add a waiting deployment; ids of waiting ones of its application that it replaces.
-
-        A changed environment replaces none: whatever waits reads it, too. Raises Conflict.
-        """
+        """Add a waiting deployment; ids of waiting ones of its application that it replaces."""
         with self.transaction() as connection:
             waiting = [
                 row["id"]
@@ -102,6 +99,7 @@ class State:
                 )
             ]
             if waiting and deployment.trigger is Trigger.ENVIRONMENT:
+                # whatever waits reads the keys, too
                 raise Conflict(
                     f"cannot change the environment now: {waiting[0]} waits", code=Code.CONFLICT
                 )

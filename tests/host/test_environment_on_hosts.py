@@ -111,3 +111,34 @@ def test_unit_that_does_not_run_is_left_so(web_host: DebHost) -> None:
     assert view["outcome"] == "succeeded", view["failure"]
     assert web_host.show(WEB, "ActiveState") == "inactive"
     assert Path(web_host.host.path(FILE)).exists()
+
+
+def test_restart_leaves_the_traffic_and_comes_back(web_host: DebHost) -> None:
+    environment = {"prefix": "config/web", "file": FILE}
+    consul = {
+        "name": "web",
+        "port": 8080,
+        "check": {"http": "/status", "interval": "1s"},
+        "drain": "1s",
+    }
+    entry = service(environment=environment, consul=consul)
+    put(web_host, WEB_WORD="good")
+    web_host.deploy_good(UnitWeb("1", does=DOES, more=MORE, services=(entry,)))
+    put(web_host, WEB_WORD="broken")
+    assert change(web_host)["outcome"] == "rolled_back"
+    assert in_consul(web_host) == ("passing", None)
+    put(web_host, WEB_WORD="better")
+    view = change(web_host, 2)
+    assert view["outcome"] == "succeeded", view["failure"]
+    notes = {step["name"]: step["note"] for step in view["steps"]}
+    assert "out of traffic, drained 1 s" in notes["block-traffic"]
+    assert in_consul(web_host) == ("passing", None)
+    [shown] = web_host.ask("/v1/status")["applications"]
+    assert shown["consul"]["problem"] == ""
+
+
+def in_consul(host: DebHost) -> tuple[str, Any]:
+    """How Consul sees the service: its status, and why it is out of traffic."""
+    [application] = host.ask("/v1/status")["applications"]
+    [found] = application["consul"]["services"]
+    return found["status"], found["maintenance"]
