@@ -24,7 +24,7 @@ from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.store.drains import Drain, Drains
 from agent.system.consul import Consul
-from agent.traffic import definitions, registration
+from agent.traffic import definitions, lookup, registration
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Registrations:
         drain = await asyncio.to_thread(self.drains.of, application)
         newest = (await asyncio.to_thread(self._equipment.state.deployments, application, 1))[:1]
         is_broken = any(each.outcome is Outcome.INCONSISTENT for each in newest)
-        for found in await self.find(application, wanted):
+        for found in (await self.find(application, wanted)).values():
             if await self._is_busy(application):
                 return
             if drain is not None and found.maintenance is None:
@@ -218,17 +218,10 @@ class Registrations:
         _, wanted = await self._wanted(application)
         return wanted
 
-    async def find(self, application: str, wanted: Wanted) -> list[ServiceHealth]:
-        """What is registered of it, by whomever; raises AgentError."""
-        here = await self._consul.services_here()
-        found = {each: here[each] for each in wanted.ids if each in here}
-        for service, _ in wanted.services:
-            health = here.get(service.id) or registration.find_stranger(
-                application, service, here.values()
-            )
-            if health is not None:
-                found[health.id] = health
-        return list(found.values())
+    async def find(self, application: str, wanted: Wanted) -> dict[str, ServiceHealth]:
+        """What is registered of it, by whomever, by id; raises AgentError."""
+        services = [service for service, _ in wanted.services]
+        return await lookup.find(self._consul, application, services, wanted.ids)
 
     def _say(self) -> None:
         """Log a problem when it is new, and once an hour while it stays."""

@@ -118,7 +118,7 @@ class StatusView:
         if self._registrations is None:
             return None
         problem = self._registrations.problems.get(name, "")
-        found: list[ServiceHealth] | None = None
+        found: dict[str, ServiceHealth] | None = None
         try:
             wanted = await self._registrations.wanted(name)
         except AgentError as error:  # of its appspec
@@ -209,10 +209,10 @@ class StatusView:
 
 
 def _registrations(
-    application: str, wanted: Wanted, found: list[ServiceHealth] | None
+    application: str, wanted: Wanted, found: dict[str, ServiceHealth] | None
 ) -> list[dict[str, Any]]:
     """found: None where Consul did not answer."""
-    here = {each.id: each for each in found or ()}
+    here = found or {}
     by_id = {each: here.get(each) for each in wanted.ids}
     for service, _ in wanted.services:
         stranger = registration.find_stranger(application, service, here.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +100,18 @@ class Scene:
         """Statuses of the service's checks, by id."""
         found = self.consul.ask("GET", "/v1/agent/checks")
         return {key: each["Status"] for key, each in found.items() if each["ServiceID"] == name}
+
+    def local_status(self, name: str = NAME) -> str:
+        """As the local agent sums it up; "" where it is not registered."""
+        path = f"{self.consul.url}/v1/agent/health/service/id/{name}?format=json"
+        request = urllib.request.Request(path, headers={"X-Consul-Token": self.consul.token})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                found = json.load(response)
+        except urllib.error.HTTPError as error:  # the status is in its code, too
+            with error:
+                found = {} if error.code == 404 else json.load(error)
+        return str(found.get("AggregatedStatus", ""))
 
     def maintenance(self, name: str = NAME) -> str | None:
         """The reason of the service's maintenance."""

@@ -20,10 +20,16 @@ from agent.system.cancel import Cancel
 from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.threads import stop_with
-from agent.traffic import passing, record, registration
+from agent.traffic import lookup, passing, record, registration
 from agent.traffic.record import Record
 
-TOLERATED = (Code.CONSUL_UNREACHABLE, Code.CONSUL_DENIED, Code.CONSUL_REFUSED)
+# the last one: a token or a certificate that cannot be read
+_TOLERATED = (
+    Code.CONSUL_UNREACHABLE,
+    Code.CONSUL_DENIED,
+    Code.CONSUL_REFUSED,
+    Code.CONFIG_INVALID,
+)
 _DEFAULT_SECONDS = 60.0  # for the checks of a service that the appspec does not name
 
 
@@ -43,6 +49,7 @@ class Traffic:
         self._consul = consul
         self._deployment = deployment
         self._application = deployment.revision.application
+        self._reason = registration.deployment_reason(deployment.id, deployment.revision.version)
         self._work_dir = work_dir
         self._log = log
         self._cancel = cancel
@@ -86,7 +93,7 @@ class Traffic:
         try:
             return await work
         except AgentError as error:
-            if error.code not in TOLERATED:
+            if error.code not in _TOLERATED:
                 raise
             self._log.line(f"warning: {error.message}; it is told later")
             for line in (*error.details, error.remedy):
@@ -98,7 +105,7 @@ class Traffic:
     async def _leave(
         self, services: Sequence[ConsulService], ids: Collection[str], *, is_undo: bool
     ) -> str:
-        here = await self._find(services, ids)
+        here = await lookup.find(self._consul, self._application, services, ids)
         out = [
             each
             for each, found in here.items()
@@ -108,10 +115,8 @@ class Traffic:
         if not is_undo:  # which must not depend on room on the disk
             before = known.before or {each: dict(found.meta) for each, found in here.items()}
             await self._change(known, before=before, blocked=_joined(known.blocked, out))
-        revision = self._deployment.revision
-        reason = registration.deployment_reason(self._deployment.id, revision.version)
         for each in out:
-            await self._maintain(each, reason)
+            await self._maintain(each, self._reason)
         if not out:
             return ""
         drains = known.is_open or not is_undo
@@ -136,7 +141,7 @@ class Traffic:
         self, services: Sequence[ConsulService], ids: Collection[str], old: Collection[str]
     ) -> str:
         here = await self._consul.services_here()
-        found = await self._find(services, [*ids, *old])
+        found = await lookup.find(self._consul, self._application, services, [*ids, *old])
         notes, ours = [], []
         for service in services:
             stranger = registration.find_stranger(self._application, service, here.values())
@@ -158,8 +163,8 @@ class Traffic:
             added=_joined(known.added, new),
         )
         for service in ours:
-            await self._register_anew(service)
-        there = await self._find(services, ids)
+            await self._register_anew(service, here.get(service.id))
+        there = await lookup.find(self._consul, self._application, services, ids)
         limits = dict.fromkeys(there, _DEFAULT_SECONDS)
         limits |= {each.id: each.within_seconds for each in services if each.id in there}
         missing = [each for each in ids if each not in there]
@@ -171,17 +176,20 @@ class Traffic:
             notes.append(f"{each}: deregistered, as this revision has it no more")
         return self._said(notes)
 
-    async def _register_anew(self, service: ConsulService) -> None:
+    async def _register_anew(self, service: ConsulService, was: ServiceHealth | None) -> None:
         """Register it so that it is critical until its check has asked this revision.
 
-        A check that Consul knows keeps what it said of the revision before; so without it first.
+        was: how it is registered. A check that Consul knows keeps what it said of the revision
+        before; so it is taken out first, while the service is in maintenance.
         """
         wanted = registration.registration(service, self._deployment.revision, self._deployment.id)
-        await self._consul.register(dataclasses.replace(wanted, checks=()))
+        if was is not None and was.checks and wanted.checks:
+            if was.maintenance is None:
+                await self._maintain(service.id, self._reason)
+            await self._consul.register(dataclasses.replace(wanted, checks=()))
+        await self._consul.register(wanted)
         if self._drained:
             await self._maintain(service.id, self._drained)
-        if wanted.checks:
-            await self._consul.register(wanted)
         self._log.line(f"{service.id}: registered in Consul")
 
     async def _open(self, known: Record, ids: Iterable[str]) -> list[str]:
@@ -233,26 +241,6 @@ class Traffic:
         return ""
 
     # the calls
-
-    async def _find(
-        self, services: Iterable[ConsulService], ids: Iterable[str]
-    ) -> dict[str, ServiceHealth]:
-        """Those that are registered, also where somebody else did it under another id.
-
-        Raises AgentError where the token may not see one.
-        """
-        here = await self._consul.services_here()
-        found = {}
-        for service in services:
-            health = here.get(service.id) or await self._consul.service_here(service.id)
-            health = health or registration.find_stranger(self._application, service, here.values())
-            if health is not None:
-                found[health.id] = health
-        for each in ids:
-            health = here.get(each) or await self._consul.service_here(each)
-            if health is not None:
-                found[each] = health
-        return found
 
     async def _maintain(self, service_id: str, reason: str | None) -> None:
         try:

@@ -132,6 +132,18 @@ def test_a_wrong_token(scene: Scene) -> None:
     wait_until(lambda: scene.version() == "2")
 
 
+def test_a_token_file_that_is_missing(scene: Scene) -> None:
+    scene.host.stop()
+    kept = scene.token_file.rename(scene.base / "kept")
+    scene.host.start()
+    view = scene.host.deploy_good(scene.bundle("1"))
+    assert str(scene.token_file) in scene.note(view, "allow-traffic")
+    assert str(scene.token_file) in wait_until(lambda: told(scene)["problem"])
+    kept.rename(scene.token_file)
+    start_round(scene)
+    wait_until(lambda: scene.version() == "1")
+
+
 def test_a_token_that_may_see_nothing_removes_and_changes_nothing(scene: Scene) -> None:
     scene.host.deploy_good(scene.bundle("1"))
     before = scene.registered()

@@ -95,17 +95,82 @@ def test_the_reason_names_deployment_and_version(scene: Scene) -> None:
     assert scene.maintenance() is None
 
 
-def test_a_first_revision_that_is_undone_leaves_nothing(scene: Scene) -> None:
-    view = scene.host.deploy(scene.bundle("1-bad"))
-    assert view["outcome"] == "rolled_back"
+def test_a_service_without_a_check_is_let_in_when_it_is_validated(scene: Scene) -> None:
+    scene.host.deploy_good(scene.bundle("1", consul=f"name: {NAME}, drain: 0"))
+    assert (scene.version(), scene.checks()) == ("1", {})
+    wait_until(scene.takes_traffic)
+    failing = {"ValidateService": "#!/bin/sh\nexit 1\n"}
+    bundle = scene.bundle("2", consul=f"name: {NAME}, drain: 0", hooks=failing)
+    assert scene.host.deploy(bundle)["outcome"] == "rolled_back"
+    assert (scene.version(), scene.maintenance()) == ("1", None)
+
+
+def test_a_service_that_tells_consul_itself(scene: Scene) -> None:
+    consul = f"name: {NAME}, check: {{ttl: 1m}}, within: 20s"
+    deployment = scene.host.request(scene.bundle("1", consul=consul))
+    check = f"service:{NAME}:1"
+    wait_until(lambda: scene.checks() == {check: "critical"}, 20)
+
+    def tell() -> bool:
+        scene.consul.ask("PUT", f"/v1/agent/check/pass/{check}", b"")
+        return scene.host.deployment(deployment)["outcome"] == "succeeded"
+
+    wait_until(tell)
+
+
+def test_a_hook_that_fails_after_the_traffic_is_back(scene: Scene) -> None:
+    scene.host.deploy_good(scene.bundle("1"))
+    before = scene.registered()
+    bundle = scene.bundle("2", files={"scripts/after": "#!/bin/sh\nexit 1\n"})
+    put_hooks(bundle, "  AfterAllowTraffic:\n    - location: scripts/after\n")
+    view = scene.host.deploy(bundle)
+    assert (view["outcome"], view["failure"]["code"]) == ("rolled_back", "hook-failed")
+    assert "ApplicationStop 2 blocked" in scene.host.events()[-3:]
+    assert (scene.registered(), scene.maintenance()) == (before, None)
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_ended_while_it_drains(scene: Scene, how: str) -> None:
+    """A kill is undone; after an orderly end the next agent goes on."""
+    consul = f"name: {NAME}, drain: 3s"
+    scene.host.deploy_good(scene.bundle("1", consul=consul))
+    scene.host.request(scene.bundle("2", consul=consul))
+    wait_until(scene.maintenance)
+    if how == "kill":
+        scene.host.kill()
+    else:
+        scene.host.stop()
+    assert scene.maintenance() is not None
+    assert scene.host.serving() == "1"
+    scene.host.start()
+    view = scene.host.wait_for_outcome()
+    assert view["outcome"] == {"kill": "rolled_back", "stop": "succeeded"}[how]
+    assert scene.maintenance() is None
+    assert scene.version() == scene.host.serving()
+
+
+def test_a_first_revision_that_is_undone_was_never_passing_and_leaves_nothing(
+    scene: Scene,
+) -> None:
+    deployment = scene.host.request(scene.bundle("1-bad"))
+    seen = set()
+    while scene.host.deployment(deployment)["outcome"] is None:
+        seen.add(scene.local_status())
+    assert "critical" in seen
+    assert seen <= {"", "critical", "maintenance"}
+    assert scene.host.wait_for_outcome(deployment)["outcome"] == "rolled_back"
     assert scene.registered() is None
     assert scene.checks() == {}
 
 
 def test_a_service_that_a_revision_drops(scene: Scene) -> None:
     scene.host.deploy_good(scene.bundle("1"))
-    failing = scene.bundle("2", consul="", hooks={"ValidateService": "#!/bin/sh\nexit 1\n"})
-    assert scene.host.deploy(failing)["outcome"] == "rolled_back"
+    failing = scene.bundle("2", consul="", files={"scripts/after": "#!/bin/sh\nexit 1\n"})
+    put_hooks(failing, "  AfterAllowTraffic:\n    - location: scripts/after\n")
+    view = scene.host.deploy(failing)
+    assert view["outcome"] == "rolled_back"
+    log = scene.host.client.stream(f"/v1/deployments/{view['id']}/log")
+    assert any("this revision has it no more" in each["line"] for each in log)
     assert (scene.version(), scene.maintenance()) == ("1", None)
     allowed = f'{consul_server.LEAST_POLICY}\nservice "other" {{ policy = "write" }}'
     scene.token_file.write_text(consul_server.make_token(scene.server, "other", allowed))

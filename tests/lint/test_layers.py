@@ -18,9 +18,9 @@ LAYERS = (
     ("formats",),
     ("system",),
     ("archive", "files", "hooks"),
-    ("environment",),
-    ("units", "traffic"),
+    ("units",),
     ("store", "sources"),
+    ("traffic", "environment"),
     ("steps",),
     ("lifecycle",),
     ("recovery", "retention", "record"),
@@ -39,6 +39,7 @@ SIDEWAYS = {
 }
 NEVER = {
     ("steps", "store"): "steps return results, and the runner alone saves",
+    ("traffic", "store"): "the same",
 }
 # These stand beside the layers and know only what is listed here.
 APART = {
