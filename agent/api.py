@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import draining, named, planning, views
+from agent import draining, named, planning, run_once, views
 from agent.equipment import Equipment
 from agent.formats import loglines
 from agent.model.deployment import Deployment, Status, Trigger
@@ -21,6 +21,7 @@ from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.registrations import Registrations
+from agent.run_once import RunOnce
 from agent.status import StatusView
 from agent.store.drains import Drain
 from agent.store.state import Hold
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EVENT_SECONDS = 0.2
+_FOR_HOOKS = "/v1/run-once/"  # who may ask there is decided by process, not by user
 _BAD_BUNDLE = (
     Code.APPSPEC_INVALID,
     Code.BUNDLE_DAMAGED,
@@ -54,6 +56,7 @@ class Api:
         self._state = equipment.state
         self._queue = queue
         self._status = status
+        self._once = RunOnce(equipment, queue)
         self._is_ending = False
 
     def application(self) -> web.Application:
@@ -73,6 +76,7 @@ class Api:
                 web.post("/v1/plan", self._plan),
                 web.post("/v1/rollback", self._rollback),
                 web.post("/v1/retry", self._retry),
+                web.post(f"{_FOR_HOOKS}{{name}}/{{action}}", self._run_once),
                 web.put("/v1/hold", self._hold),
                 web.delete("/v1/hold", self._unhold),
                 web.put("/v1/drain", self._drain),
@@ -89,14 +93,13 @@ class Api:
 
     @web.middleware
     async def _check_access(self, request: web.Request, handler: Route) -> web.StreamResponse:
-        transport = request.transport
-        found = None if transport is None else transport.get_extra_info("socket")
-        uid, gid = peer.read_peer(found)
+        uid, gid = peer.read_peer(_connection(request))
         group = self._equipment.settings.api_group
         request["by"] = await asyncio.to_thread(peer.user_name, uid)
         request["may_change"] = await asyncio.to_thread(peer.may_change, uid, gid, group)
         # a log has all that hooks print, which may be anything
-        if request.method != "GET" or request.path.endswith("/log"):
+        is_for_hooks = request.path.startswith(_FOR_HOOKS)
+        if not is_for_hooks and (request.method != "GET" or request.path.endswith("/log")):
             self._refuse_others(request, group)
         return await handler(request)
 
@@ -238,6 +241,12 @@ class Api:
         await self._queue.abort(deployment.id, by=request["by"], now=body.get("now") is True)
         return _json({"deployment": await self._view(deployment)}, status=202)
 
+    async def _run_once(self, request: web.Request) -> web.Response:
+        body = await _body(request, run_once.KEYS)
+        name, action = request.match_info["name"], request.match_info["action"]
+        pid = peer.read_pid(_connection(request))
+        return _json(await self._once.answer(name, action, body, pid=pid))
+
     async def _hold(self, request: web.Request) -> web.Response:
         body = await _body(request, {"reason", "for_seconds"})
         reason, until = named.reason_and_end(body)
@@ -273,6 +282,11 @@ class Api:
         committed = await asyncio.to_thread(self._state.committed)
         application = await self._one_application(body.get("application"), committed)
         return _json(await draining.undrain(self._registrations, application, by=request["by"]))
+
+
+def _connection(request: web.Request) -> Any:
+    transport = request.transport
+    return None if transport is None else transport.get_extra_info("socket")
 
 
 @web.middleware

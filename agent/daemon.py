@@ -18,7 +18,8 @@ from agent.api import Api
 from agent.archive import removal
 from agent.heartbeat import Heartbeat
 from agent.hooks.runner import HookRunner, choose_backend
-from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
+from agent.keywatch import KeyWatch
+from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Row
 from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code
 from agent.model.messages import Message
@@ -67,6 +68,7 @@ class Daemon:
         *,
         rows: tuple[Row, ...] = LIFECYCLE,
         afterwards: tuple[Row, ...] = AFTERWARDS,
+        reconfigure: tuple[Row, ...] = RECONFIGURE,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -88,6 +90,7 @@ class Daemon:
                 settings.hooks,
                 choose_backend(settings.hooks, host_systemd),
                 _commands_dir(),
+                options.socket,
             ),
             http=self._http,
             keys=keys,
@@ -98,6 +101,7 @@ class Daemon:
             consul=_consul(settings),
             rows=rows,
             afterwards=afterwards,
+            reconfigure=reconfigure,
         )
         self._stop = asyncio.Event()
         self._last_wait: asyncio.Task[None] | None = None
@@ -117,7 +121,10 @@ class Daemon:
             Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
         registrations = self._registrations(queue)
-        status = StatusView(self._equipment, queue, pollers, registrations)
+        keys = None
+        if self._equipment.consul is not None and self._options.polls:
+            keys = KeyWatch(self._equipment, queue, self._equipment.consul)
+        status = StatusView(self._equipment, queue, pollers, registrations, keys)
         api = Api(self._equipment, queue, status, registrations)
         runner = web.AppRunner(api.application())
         await runner.setup()
@@ -137,8 +144,9 @@ class Daemon:
         work = asyncio.create_task(queue.run())
         beside = [asyncio.create_task(each.run()) for each in pollers]
         beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
-        if registrations is not None:
-            beside.append(asyncio.create_task(registrations.run()))
+        beside += [
+            asyncio.create_task(each.run()) for each in (registrations, keys) if each is not None
+        ]
         stopped = asyncio.create_task(self._stop.wait())
         try:
             # neither queue nor pollers end by themselves: without one of them there is no agent
@@ -216,6 +224,13 @@ def _commands_dir() -> Path:
 def _systemd() -> systemd.Systemd | None:
     """The host's systemd, where there is one that this process may command."""
     return systemd.Systemd() if systemd.is_booted() and os.geteuid() == 0 else None
+
+
+def _consul(settings: Settings) -> Consul | None:
+    """The host's Consul agent, where the configuration names one; it is not asked yet."""
+    if settings.consul is None:
+        return None
+    return Consul(settings.consul)
 
 
 def _build_sources(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent import retention
 from agent.hooks.runner import HookRunner
-from agent.lifecycle import AFTERWARDS, LIFECYCLE, Row
+from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Row
 from agent.model.deployment import Deployment, Trigger
 from agent.model.release import Layout
 from agent.model.settings import Settings
@@ -27,7 +27,7 @@ from agent.traffic import registration
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """Built once, by the daemon. rows, afterwards: the lifecycle table.
+    """Built once, by the daemon. rows, afterwards, reconfigure: the lifecycle tables.
 
     systemd: None where the host has none, or the agent is not root.
     consul:  None where the configuration names none.
@@ -46,6 +46,12 @@ class Equipment:
     consul: Consul | None = None
     rows: tuple[Row, ...] = LIFECYCLE
     afterwards: tuple[Row, ...] = AFTERWARDS
+    reconfigure: tuple[Row, ...] = RECONFIGURE
+
+    def rows_of(self, deployment: Deployment) -> tuple[Row, ...]:
+        """The table that a deployment goes through before its commit."""
+        is_change = deployment.trigger is Trigger.ENVIRONMENT
+        return self.reconfigure if is_change else self.rows
 
     def context(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from agent.model.deployment import StepName
 from agent.steps import (
@@ -18,6 +19,7 @@ from agent.steps import (
     install,
     plan,
     prune,
+    reconfigure,
     report,
     start,
     stop,
@@ -75,11 +77,39 @@ LIFECYCLE: tuple[Row, ...] = (
     Row(N.VALIDATE,       validate.do,       None,             RESUME, None),
     Row(N.ALLOW_TRAFFIC,  traffic.allow,     traffic.disallow, UNDO,   None),
 )
+# fmt: on
 """Up to here everything can be undone. Then the runner commits: current := this revision."""
 
+
+def _where_it_restarts(
+    work: Callable[[Context], Awaitable[Any]],
+) -> Callable[[Context], Awaitable[Any]]:
+    """Only where a service is restarted for a changed environment."""
+
+    async def run(ctx: Context) -> Any:
+        return await work(ctx) if await reconfigure.restarts(ctx) else None
+
+    return run
+
+
+# fmt: off
+RECONFIGURE: tuple[Row, ...] = (
+    Row(N.PLAN,           reconfigure.plan,     None,                 RESUME, HOUR, touches=False),
+    Row(N.BLOCK_TRAFFIC,  _where_it_restarts(traffic.block),
+                          _where_it_restarts(traffic.unblock),        UNDO,   None),
+    Row(N.INSTALL,        reconfigure.install,  reconfigure.put_back, UNDO,   None),
+    Row(N.START,          reconfigure.tell,     None,                 UNDO,   None),
+    Row(N.VALIDATE,       reconfigure.validate, None,                 RESUME, None),
+    Row(N.ALLOW_TRAFFIC,  _where_it_restarts(traffic.allow),
+                          _where_it_restarts(traffic.disallow),       UNDO,   None),
+)
+# fmt: on
+"""Of the revision that runs, with a changed environment; then the commit, as above."""
+
+# fmt: off
 AFTERWARDS: tuple[Row, ...] = (
     Row(N.REPORT,         report.do,         None,             RESUME, MINUTE,     touches=False),
     Row(N.PRUNE,          prune.do,          None,             RESUME, HOUR,       touches=False),
 )
-"""Run however the deployment ended; a failure here is recorded and changes no outcome."""
 # fmt: on
+"""Run however the deployment ended; a failure here is recorded and changes no outcome."""

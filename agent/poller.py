@@ -133,8 +133,13 @@ class Poller:
         state = self._state
         newest, same, highest = await asyncio.to_thread(
             lambda: (
-                next(iter(state.deployments(desired.application, 1)), None),
-                state.attempts(desired.application, desired.identity),
+                # a changed environment is no attempt to bring the revision here
+                next(filter(_is_of_revision, state.deployments(desired.application)), None),
+                [
+                    each
+                    for each in state.attempts(desired.application, desired.identity)
+                    if _is_of_revision(each)
+                ],
                 state.highest_serial(desired.application),
             )
         )
@@ -178,6 +183,12 @@ class Poller:
         else:
             logger.info("%s", sentence)
         self._queue.notify()
+
+
+def _is_of_revision(deployment: Deployment) -> bool:
+    """Whether it counts here. What ended inconsistent needs a person, whoever asked for it."""
+    is_change = deployment.trigger is Trigger.ENVIRONMENT
+    return not is_change or deployment.outcome is Outcome.INCONSISTENT
 
 
 def _is_served(desired: Revision, newest: Deployment) -> bool:

@@ -145,8 +145,13 @@ class DeploymentQueue:
                 remedy="See: agentctl history",
             )
         failed = known[0]
-        release = failed.release if failed.trigger is Trigger.ROLLBACK else ""
-        deployment = await self.request(failed.revision, Trigger.RETRY, by=by, release=release)
+        is_here = failed.trigger in (Trigger.ROLLBACK, Trigger.ENVIRONMENT)
+        deployment = await self.request(
+            failed.revision,
+            Trigger.ENVIRONMENT if failed.trigger is Trigger.ENVIRONMENT else Trigger.RETRY,
+            by=by,
+            release=failed.release if is_here else "",
+        )
         await asyncio.to_thread(self._equipment.state.lift, application, failed.revision.digest)
         return deployment
 
@@ -236,7 +241,7 @@ class DeploymentQueue:
         steps = list(record.steps.values())
         abort_reason = await asyncio.to_thread(_read_abort, work_dir)
         past = Past() if abort_reason else await self._equipment.hooks.look_back(deployment.id)
-        entry = recovery.choose_entry(deployment, steps, self._equipment.rows, past)
+        entry = recovery.choose_entry(deployment, steps, self._equipment.rows_of(deployment), past)
         self.running = runner.Run(self._equipment, record, abort_reason=abort_reason)
         await self.running.run(entry)
         await asyncio.to_thread(memory.give_back)

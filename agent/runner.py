@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from agent.equipment import Equipment
 from agent.lifecycle import Row
-from agent.model.deployment import Deployment, Outcome, Status, StepName
+from agent.model.deployment import Deployment, Outcome, Status, StepName, Trigger
 from agent.model.errors import AgentError, Code, Conflict
 from agent.model.messages import Message
 from agent.model.release import Layout
@@ -31,6 +31,7 @@ class Run:
         """abort_reason: why it was aborted before this start of the agent, "" if it was not."""
         self.record = record
         self._equipment = equipment
+        self._rows = equipment.rows_of(record.deployment)
         self._work = RowWork(equipment, record)
         if abort_reason:
             self._work.abort(abort_reason, now=False)
@@ -110,12 +111,7 @@ class Run:
             await self._take_over(goes_on=entry.goes_on)
         else:
             await self._equipment.hooks.tidy()
-            revision = self.deployment.revision
-            self.record.say(
-                f"deploying {revision.application} {revision.version} from {revision.bundle},"
-                f" asked for by {self.deployment.requested_by}",
-                message=Message.DEPLOYMENT_BEGUN,
-            )
+            self.record.say(_beginning(self.deployment), message=Message.DEPLOYMENT_BEGUN)
 
     async def _take_over(self, *, goes_on: bool) -> None:
         hooks = self._equipment.hooks
@@ -149,11 +145,11 @@ class Run:
                 self.deployment.step or StepName.FETCH,
             )
             await self._take_over(goes_on=False)
-            return min(index, len(self._equipment.rows) - 1)
-        for number in range(index, len(self._equipment.rows)):
-            if not await self._do(self._equipment.rows[number]):
+            return min(index, len(self._rows) - 1)
+        for number in range(index, len(self._rows)):
+            if not await self._do(self._rows[number]):
                 return number
-        last = len(self._equipment.rows) - 1
+        last = len(self._rows) - 1
         try:
             self._work.check_abort()
             await self._commit()
@@ -211,7 +207,7 @@ class Run:
         self._forward = False
         self._work.is_undo = True
         self.record.change(status=Status.UNDOING)
-        rows = self._equipment.rows[: index + 1]
+        rows = self._rows[: index + 1]
         begun = [row for row in rows if row.name in self.record.steps]
         if self.deployment.starts > 2 * self._equipment.settings.starts:
             self.record.say("the undo was begun too often: left as it is", level=logging.ERROR)
@@ -229,7 +225,7 @@ class Run:
 
     def _outcome_of_undo(self) -> Outcome:
         """From what is recorded of the steps: some of them may be an earlier start's."""
-        begun = [row for row in self._equipment.rows if row.name in self.record.steps]
+        begun = [row for row in self._rows if row.name in self.record.steps]
         for row in begun:
             if row.undo and self.record.steps[row.name].status is not Status.UNDONE:
                 return Outcome.INCONSISTENT
@@ -273,6 +269,15 @@ class Run:
         succeeded = self.deployment.outcome is Outcome.SUCCEEDED
         self.record.change(status=Status.DONE if succeeded else Status.FAILED)
         await self.record.save_quietly()
+
+
+def _beginning(deployment: Deployment) -> str:
+    """What is begun, in words."""
+    revision, by = deployment.revision, deployment.requested_by
+    name = f"{revision.application} {revision.version}"
+    if deployment.trigger is Trigger.ENVIRONMENT:
+        return f"changing the environment of {name}, asked for by {by}"
+    return f"deploying {name} from {revision.bundle}, asked for by {by}"
 
 
 async def _quarantine(state: State, record: Record) -> None:

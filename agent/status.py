@@ -11,6 +11,7 @@ from typing import Any
 from agent import __version__, views
 from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
+from agent.keywatch import KeyWatch
 from agent.model.appspec import AppSpec
 from agent.model.consul import ServiceHealth
 from agent.model.deployment import Current, Deployment, Status
@@ -36,11 +37,13 @@ class StatusView:
         queue: DeploymentQueue,
         pollers: Sequence[Poller],
         registrations: Registrations | None,
+        keys: KeyWatch | None,
     ) -> None:
         self._equipment = equipment
         self._registrations = registrations
         self._queue = queue
         self._pollers = pollers
+        self._keys = keys
         self._started_at = time.time()
         self._appspecs: dict[str, AppSpec] = {}
 
@@ -106,6 +109,7 @@ class StatusView:
             "last": last and await self._with_steps(last),
             "quarantined": [views.quarantine_view(each) for each in quarantined],
             "health": await self._health(current),
+            "environment": None if self._keys is None else await self._keys.view(name),
             "consul": await self._consul(name),
         }
 

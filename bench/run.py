@@ -20,7 +20,7 @@ from typing import Any
 from agent.client import Client
 from agent.model.errors import AgentError, Code
 from agent.model.settings import POINTER_POLL_SECONDS
-from bench import bundles, herd, idle, store
+from bench import bundles, herd, idle, keys, store
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_TARGET_MB = 60.0
@@ -294,6 +294,10 @@ def measure_all(bench: Bench, wanted: str) -> list[Case]:
         bundles.write_zip(big, bundles.one_big_file(there), kind=zipfile.ZIP_STORED)
         bench.measure_fetch(case("f  fetch of 1 GB from S3", "1.3"), big)
         big.unlink()
+    if "k" in wanted:
+        print("measuring a changed key of Consul …", file=sys.stderr)
+        figures = keys.measure(bench.work)
+        print("key:", ", ".join(f"{figure:.0f} {name}" for name, figure in figures.items()))
     if "s" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure_status(case("s  agentctl status", "5"), bundle)
@@ -339,7 +343,7 @@ def main() -> int:
     """Measure, print, and say by the exit code whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default="aishpfbcd", help="letters of the cases to measure")
+    parser.add_argument("--cases", default="aishpfkbcd", help="letters of the cases to measure")
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("make bench needs root: it mounts loop file systems", file=sys.stderr)

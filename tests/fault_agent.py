@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent import daemon
 from agent.formats import settings as settings_format
-from agent.lifecycle import AFTERWARDS, LIFECYCLE, Do, Row, Undo
+from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Do, Row, Undo
 from agent.model.errors import AgentError, Code
 from agent.steps.context import Context, Result
 
@@ -79,7 +79,10 @@ def main() -> None:
 
     async def run() -> None:
         options = daemon.Options(socket=settings.run_dir / "agent.sock")
-        await daemon.serve(daemon.Daemon(settings, options, rows=rows, afterwards=afterwards))
+        changed = _apply(RECONFIGURE, faults)
+        await daemon.serve(
+            daemon.Daemon(settings, options, rows=rows, afterwards=afterwards, reconfigure=changed)
+        )
 
     try:
         asyncio.run(run())

@@ -80,7 +80,9 @@ class Scene:
             HookSettings(grace_seconds=0.3, retry_seconds=0.05),
             **settings,  # type: ignore[arg-type]
         )
-        self.runner = HookRunner(self.layout, chosen, make_backend(backend, chosen), COMMANDS)
+        self.runner = HookRunner(
+            self.layout, chosen, make_backend(backend, chosen), COMMANDS, base / "agent.sock"
+        )
         self.log = DeploymentLog(self.work_dir / "log")
         self.cancel = Cancel()
         self.facts = HookScene(

@@ -85,7 +85,7 @@ class PrivateAgent:
             argv += ["--config", os.path.abspath(self._config)]
         argv += ["--socket", self._socket_path, "--lifeline", str(lifeline)]
         try:
-            with open(self._log_path, "wb") as log:
+            with open(self._log_path, "wb", opener=_private) as log:
                 return subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -148,8 +148,19 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _private_dir() -> str:
-    folder = tempfile.mkdtemp(prefix="agentctl-")  # 0700
+    """A new folder; hooks of other users reach the socket in it, and see nothing else."""
+    folder = _new_dir()
+    os.chmod(folder, 0o711)  # noqa: S103
+    return folder
+
+
+def _new_dir() -> str:
+    folder = tempfile.mkdtemp(prefix="agentctl-")
     if len(os.fsencode(folder)) < _SOCKET_PATH_BYTES:
         return folder
     os.rmdir(folder)

@@ -154,6 +154,7 @@ def _application_lines(application: Body, style: text.Style, now: float) -> list
     if _has_mismatch(application):
         shown.append(_row("reports", f"version {style('red', health['reported_version'])}"))
     shown += _consul_lines(application, style, now)
+    shown += _environment_lines(application, style)
     if application["previous"]:
         shown.append(_row("previous", application["previous"]["version"]))
     running = application["running"]
@@ -181,6 +182,22 @@ def _headline(application: Body, style: text.Style, now: float) -> str:
     words = {"unchecked": "health not checked", "unknown": "health not known"}.get(state, state)
     since = text.ago(current["committed_at"], now)
     return f"{title}  {style('bold', current['version'])}  {style(colour, words)}, since {since}"
+
+
+def _environment_lines(application: Body, style: text.Style) -> list[str]:
+    """Such as "env: 12 variables of config/go-service, index 345"."""
+    environment = application.get("environment") or {"files": [], "decision": ""}
+    shown = []
+    for file in environment["files"]:
+        count = len(file["names"])
+        noun = "variable" if count == 1 else "variables"
+        words = f"{count} {noun} of {file['prefix']}, index {file['index']}"
+        if file["problem"]:
+            words += f"; {style('yellow', file['problem'])}"
+        shown.append(_row("env", words))
+    if environment["decision"]:
+        shown.append(_row("env", style("yellow", environment["decision"])))
+    return shown
 
 
 def _consul_lines(application: Body, style: text.Style, now: float) -> list[str]:

@@ -48,9 +48,9 @@ def _permission(path: Path, entry: dict[str, object], found: Findings) -> Permis
         pattern=findings.text(entry.get("pattern")) or "**",
         excludes=findings.texts(entry.get("except")),
         types=tuple(each for each in _BOTH if each in types),
-        owner=_name((*path, "owner"), entry.get("owner"), found),
-        group=_name((*path, "group"), entry.get("group"), found),
-        mode=_mode((*path, "mode"), entry.get("mode"), found),
+        owner=build_name((*path, "owner"), entry.get("owner"), found),
+        group=build_name((*path, "group"), entry.get("group"), found),
+        mode=build_mode((*path, "mode"), entry.get("mode"), found),
         acls=_acls((*path, "acls"), entry.get("acls"), types, found),
         context=_context((*path, "context"), entry.get("context"), found),
     )
@@ -83,7 +83,7 @@ def _object(path: Path, value: object, found: Findings) -> str:
     return "/" + posixpath.normpath(written).lstrip("/")
 
 
-def _name(path: Path, value: object, found: Findings) -> str:
+def build_name(path: Path, value: object, found: Findings) -> str:
     """The name of an owner or a group."""
     written = findings.text(value)
     if findings.refuse_control(path, written, found):
@@ -95,7 +95,7 @@ def _name(path: Path, value: object, found: Findings) -> str:
     return written
 
 
-def _mode(path: Path, value: object, found: Findings) -> int | None:
+def build_mode(path: Path, value: object, found: Findings) -> int | None:
     """One to four octal digits, as they are written; YAML 1.1 reads 0644 as the number 420."""
     if value is None:
         return None

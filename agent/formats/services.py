@@ -5,12 +5,10 @@ from __future__ import annotations
 import urllib.parse
 from typing import Any
 
-from agent.formats import consul, findings, quantities, wording
+from agent.formats import consul, findings, quantities, service_environment, wording
 from agent.formats.findings import Findings
 from agent.formats.yamldoc import Path
-from agent.model.appspec import Match, ServedBy, Service, StatusCheck
-
-_NOT_YET = ("environment",)  # checked, but nothing acts on it yet
+from agent.model.appspec import EnvironmentFile, Match, ServedBy, Service, StatusCheck
 
 
 def build_services(value: object, found: Findings) -> tuple[Service, ...]:
@@ -18,27 +16,29 @@ def build_services(value: object, found: Findings) -> tuple[Service, ...]:
     services = []
     seen: dict[str, int] = {}
     ids: set[str] = set()
+    files: set[str] = set()
     for index, entry in findings.entries(value):
         path: Path = ("services", index)
         unit = findings.text(entry.get("unit"))
         _check_unit((*path, "unit"), unit, seen, found)
         seen.setdefault(unit, index)
-        for key in _NOT_YET:
-            if key in entry:
-                message = "is checked and kept, but nothing acts on it in this version"
-                found.warn((*path, key), message, at_key=True)
         status = _status((*path, "status"), entry.get("status"), found)
         if status is not None:
             _check_served_by((*path, "status"), unit, status, found)
         registered = consul.build_consul((*path, "consul"), entry.get("consul"), found)
         if registered is not None:
             _check_id((*path, "consul"), registered.id, ids, found)
+        environment = service_environment.build_environment(
+            (*path, "environment"), entry.get("environment"), unit, found
+        )
+        if environment is not None:
+            _check_file((*path, "environment"), environment, files, found)
         services.append(
             Service(
                 unit=unit,
                 status=status,
                 consul=registered,
-                environment=_section(entry.get("environment")),
+                environment=environment,
                 **quantities.durations(entry, "stop_timeout", "start_timeout"),
             )
         )
@@ -64,6 +64,14 @@ def _check_id(path: Path, service_id: str, ids: set[str], found: Findings) -> No
         message = f"{wording.name(service_id)} is there twice"
         found.error((*path, "name"), message, "give one of them another id")
     ids.add(service_id)
+
+
+def _check_file(path: Path, environment: EnvironmentFile, files: set[str], found: Findings) -> None:
+    """Two prefixes cannot be one file."""
+    if environment.path and environment.path in files:
+        message = f"{wording.name(environment.path)} is there twice"
+        found.error((*path, "file"), message, "give each service a file of its own")
+    files.add(environment.path)
 
 
 def _status(path: Path, value: object, found: Findings) -> StatusCheck | None:
@@ -110,7 +118,3 @@ def _url_fault(url: str) -> str:
     if port == 0 or not url.isprintable() or " " in url:
         return "must be a valid URL"
     return ""
-
-
-def _section(value: object) -> dict[str, object] | None:
-    return value if isinstance(value, dict) else None

@@ -112,6 +112,9 @@ class HookBackend(Protocol):
     async def forget_if_over(self, mark: HookMark, /) -> bool:
         """Forget a hook that left something, if nothing of that runs any more."""
 
+    async def has_process(self, mark: HookMark, pid: int, /) -> bool:
+        """Whether a process surely is one of a hook that runs; what it says of itself is none."""
+
 
 class EndsWithAgent:
     """The part of a backend whose hooks are the agent's own children: nothing to adopt."""

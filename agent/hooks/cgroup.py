@@ -85,6 +85,10 @@ class CgroupBackend(EndsWithAgent):
             left_over = await asyncio.to_thread(leaf.members)
         return HookEnd(completed, tuple(left_over))
 
+    async def has_process(self, mark: HookMark, pid: int) -> bool:
+        """See HookBackend."""
+        return pid in await asyncio.to_thread(cgroups.read_pids, self._parent / mark.name)
+
     async def stop(self, mark: HookMark) -> list[str]:
         """See HookBackend. Also ends what has left the cgroup but can be told by its marks."""
         ended = await process.end(Leaf(self._parent / mark.name), self._grace_seconds)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.hooks.scene import HookScene
-from agent.model.appspec import LifecycleEvent
+from agent.model.appspec import Hook
 from agent.system.process import SEARCH_PATH
 from agent.system.users import Account
 
 
 def make_environment(
-    scene: HookScene, event: LifecycleEvent, account: Account, *, commands_dir: Path
+    scene: HookScene, hook: Hook, account: Account, *, commands_dir: Path, socket: Path
 ) -> dict[str, str]:
-    """All that a hook of `event` sees. AWS: "Environment variable availability for hooks"."""
+    """All that a hook sees. AWS: "Environment variable availability for hooks"."""
     bundle = {
         "BUNDLE_BUCKET": scene.bundle.bucket,
         "BUNDLE_KEY": scene.bundle.key,
@@ -28,7 +28,8 @@ def make_environment(
         "LOGNAME": account.name,
         "SHELL": account.shell,
         "LANG": "C.UTF-8",
-        "LIFECYCLE_EVENT": event,
+        "LIFECYCLE_EVENT": hook.event,
+        "HOOK_TIMEOUT": f"{hook.timeout_seconds:g}",
         "DEPLOYMENT_ID": scene.deployment_id,
         "APPLICATION_NAME": scene.application,
         "DEPLOYMENT_GROUP_NAME": scene.group,
@@ -36,5 +37,6 @@ def make_environment(
         "REVISION_VERSION": scene.version,
         "PREVIOUS_VERSION": scene.previous_version,
         "RELEASE_DIR": str(scene.tree),
+        "DEPLOY_AGENT_SOCKET": str(socket),
         **{name: value for name, value in bundle.items() if value},
     }

@@ -53,6 +53,14 @@ class GroupBackend(EndsWithAgent):
         await asyncio.to_thread(process.children.reap_orphans)
         return HookEnd(completed, tuple(left_over))
 
+    async def has_process(self, mark: HookMark, pid: int) -> bool:
+        """See HookBackend. Below its main process, or in its session."""
+        table = await asyncio.to_thread(processes.read_table)
+        mains = {each.pid for each in table.values() if each.identity in mark.known}
+        return pid in processes.with_descendants(table, mains) or (
+            pid in table and table[pid].session in mains
+        )
+
     async def stop(self, mark: HookMark) -> list[str]:
         """See HookBackend."""
         ended = await process.end(HookProcesses(mark), self._grace_seconds)

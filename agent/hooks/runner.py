@@ -54,15 +54,24 @@ def choose_backend(settings: HookSettings, systemd: Systemd | None) -> HookBacke
 
 
 class HookRunner:
-    """Built once, by the daemon. commands_dir: the commands for scripts, last on their PATH."""
+    """Built once, by the daemon.
+
+    commands_dir: the commands for scripts, last on their PATH. socket: where they reach the agent.
+    """
 
     def __init__(
-        self, layout: Layout, settings: HookSettings, backend: HookBackend, commands_dir: Path
+        self,
+        layout: Layout,
+        settings: HookSettings,
+        backend: HookBackend,
+        commands_dir: Path,
+        socket: Path,
     ) -> None:
         self._layout = layout
         self._settings = settings
         self._backend = backend
         self._commands_dir = commands_dir
+        self._socket = socket
         self._departure = Departure()
         self._running: asyncio.Task[None] | None = None
         self._stop_reason = ""
@@ -113,6 +122,14 @@ class HookRunner:
             return False
         self._stop_reason = reason
         return self._running.cancel()
+
+    async def has_process(self, deployment_id: str, pid: int) -> bool:
+        """Whether a process is one of the hook that runs for a deployment."""
+        known = await asyncio.to_thread(record.load, self._layout.work_dir(deployment_id))
+        if known.running is None:
+            return False
+        mark = one.make_mark(deployment_id, known, known.running)
+        return await self._backend.has_process(mark, pid)
 
     async def clear(self, deployment_id: str) -> list[str]:
         """End what is left of the hook that ran when the agent was killed: each "pid command".
@@ -227,7 +244,9 @@ class HookRunner:
             raise
         command = Command(
             argv=runas.with_sudo(hook, found.argv),
-            env=make_environment(scene, event, account, commands_dir=self._commands_dir),
+            env=make_environment(
+                scene, hook, account, commands_dir=self._commands_dir, socket=self._socket
+            ),
             cwd=str(scene.tree),
             user=account if must_switch else None,
         )

@@ -109,6 +109,11 @@ class TransientBackend:
             await self._stop_unit(state.name)
         return True
 
+    async def has_process(self, mark: HookMark, pid: int) -> bool:
+        """See HookBackend."""
+        folder = cgroups.unit_folder((await self._systemd.state(_unit(mark))).cgroup)
+        return folder is not None and pid in await asyncio.to_thread(cgroups.read_pids, folder)
+
     async def stop(self, mark: HookMark) -> list[str]:
         """See HookBackend. Also ends what has left the cgroup but can be told by its marks."""
         name = _unit(mark)

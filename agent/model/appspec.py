@@ -137,16 +137,43 @@ class ConsulService:
     within_seconds: float = 60.0
 
 
+class OnChange(StrEnum):
+    """What a service is told of a changed environment."""
+
+    RESTART = "restart"
+    RELOAD = "reload"
+    SIGNAL = "signal"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentFile:
+    """A prefix of keys in Consul as an EnvironmentFile= of systemd.
+
+    signal: its name without SIG, where on_change is SIGNAL. owner, group: "" for the agent's own.
+    splay_seconds: a change is waited with for a random part of it.
+    """
+
+    prefix: str
+    path: str
+    on_change: OnChange = OnChange.RESTART
+    signal: str = ""
+    owner: str = ""
+    group: str = ""
+    mode: int = 0o600
+    splay_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
-    """An entry of `services:`. environment: kept as read until its part exists."""
+    """An entry of `services:`."""
 
     unit: str = ""
     stop_timeout_seconds: float = 30.0
     start_timeout_seconds: float = 90.0
     status: StatusCheck | None = None
     consul: ConsulService | None = None
-    environment: dict[str, object] | None = None
+    environment: EnvironmentFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

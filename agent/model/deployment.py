@@ -58,6 +58,7 @@ class Trigger(StrEnum):
     OPERATOR = "operator"
     RETRY = "retry"
     ROLLBACK = "rollback"
+    ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True, slots=True)

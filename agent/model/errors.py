@@ -48,6 +48,7 @@ class Code(StrEnum):
     CONSUL_DENIED = "consul-denied"
     CONSUL_REFUSED = "consul-refused"
     CONSUL_CRITICAL = "consul-critical"
+    ENVIRONMENT_REFUSED = "environment-refused"
     STATE_DAMAGED = "state-damaged"
     STATE_TOO_NEW = "state-too-new"
     STATE_IN_USE = "state-in-use"

@@ -13,6 +13,7 @@ class Release:
     """tree: the unpacked folder; index: what was unpacked (see archive/index.py), beside it.
 
     bundle: the archive in the bundle store; it may have been pruned.
+    environment: the values of its services' environments, beside it; for root only.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Release:
     tree: Path
     index: Path
     bundle: Path
+    environment: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +57,5 @@ class Layout:
             tree=self.releases / name,
             index=self.releases / f"{name}.index",
             bundle=self.bundles / revision.digest,
+            environment=self.releases / f"{name}.environment",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from agent.environment import files as environment_files
 from agent.files import planfile, restore
 from agent.formats.appspec import load_appspec
 from agent.hooks.runner import HookRunner
@@ -221,6 +222,7 @@ class Context:
 
     def _put_files_back(self) -> bool:
         """Whether unit files are other ones now."""
+        environment_files.undo(self.work_dir)
         files = unitfiles.find_unit_files(self.plan_path)
         before = unitfiles.look_at(file.path for file in files)
         restore.undo(self.work_dir, capture=process.capture_blocking, cancel=self.cancel)

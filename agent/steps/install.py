@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from agent.environment import changes, snapshots
 from agent.files import apply, planfile
+from agent.model.appspec import EnvironmentFile
+from agent.model.errors import AgentError, Interrupted
 from agent.steps.context import Context, Result
 from agent.system import process
 from agent.system.threads import run_blocking
@@ -23,7 +26,7 @@ async def do(ctx: Context) -> Result:
         progress=ctx.progress,
         cancel=ctx.cancel,
     )
-    note = f"{changed} paths changed"
+    note = f"{changed} paths changed{await _write_environment(ctx)}"
     if units is not None and has_unit_files:
         if any(file.is_changed for file in await _unit_files(ctx)):
             await units.reload()
@@ -35,6 +38,31 @@ async def do(ctx: Context) -> Result:
 async def undo(ctx: Context) -> None:
     """Put back what was there, exactly."""
     await ctx.put_files_back()
+
+
+async def _write_environment(ctx: Context) -> str:
+    """Write the environments that the plan chose, and remove those of the current revision only."""
+    new = snapshots.files_of(await ctx.appspec(ctx.release))
+    old = await _old_environment(ctx)
+    if not new and not old:
+        return ""
+    return await run_blocking(
+        ctx.cancel, changes.install, ctx.work_dir, new, old, ctx.release.environment
+    )
+
+
+async def _old_environment(ctx: Context) -> tuple[EnvironmentFile, ...]:
+    """The current revision's; none where its appspec cannot be read."""
+    if ctx.current is None:
+        return ()
+    try:
+        return snapshots.files_of(await ctx.appspec(ctx.current))
+    except Interrupted:
+        raise
+    except AgentError as error:
+        version = ctx.current.revision.version
+        ctx.log.line(f"warning: the environment of {version} is not known: {error.message}")
+        return ()
 
 
 async def _unit_files(ctx: Context) -> list[unitfiles.UnitFile]:

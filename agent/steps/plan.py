@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from agent.environment import changes, snapshots
+from agent.environment.snapshots import Kept
 from agent.files import plan, planfile
 from agent.formats import appspec as appspec_format
 from agent.formats import manifest
 from agent.hooks import runas
 from agent.model.appspec import AppSpec, Severity
-from agent.model.deployment import Revision
+from agent.model.deployment import Revision, Trigger
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
@@ -40,7 +42,26 @@ async def _make(ctx: Context) -> Revision:
         work_dir=ctx.work_dir,
     )
     await checks.check_units(ctx.systemd, request, ctx.cancel)
+    await _plan_environment(ctx, request.appspec)
     return revision
+
+
+async def _plan_environment(ctx: Context, appspec: AppSpec) -> None:
+    """Choose the values of the services' environments, and note them in the deployment's folder.
+
+    Consul that is away is a warning, where this host has earlier values.
+    """
+    old = Kept()
+    if ctx.current is not None:
+        old = await run_blocking(ctx.cancel, snapshots.load, ctx.current.environment)
+    prefixes = [each.prefix for each in snapshots.files_of(appspec)]
+    if ctx.deployment.trigger is Trigger.ROLLBACK:
+        then = await run_blocking(ctx.cancel, snapshots.load, ctx.release.environment)
+        choice = await snapshots.choose_then(ctx.consul, prefixes, then, old)
+    else:
+        choice = await snapshots.choose(ctx.consul, prefixes, old)
+    await run_blocking(ctx.cancel, changes.note, ctx.work_dir, choice, old)
+    await run_blocking(ctx.cancel, changes.check, ctx.work_dir, appspec, choice)
 
 
 def _conclude(ctx: Context, revision: Revision) -> Result:

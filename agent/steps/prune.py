@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.archive import removal
+from agent.environment import changes as environment
 from agent.files import restore
 from agent.model.deployment import Outcome
 from agent.model.errors import Code, from_os_error
@@ -25,6 +26,7 @@ def _prune(ctx: Context) -> Result:
     try:
         if ctx.deployment.outcome is not Outcome.INCONSISTENT:
             restore.forget(ctx.work_dir)  # else a person may need what was kept
+            environment.forget(ctx.work_dir)
         removed = 0
         for path in _doomed(layout, keep):
             ctx.cancel.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.model.appspec import ConsulService, LifecycleEvent
+from agent.model.deployment import Trigger
 from agent.model.errors import AgentError, Interrupted
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
@@ -122,6 +123,8 @@ async def _installed(ctx: Context) -> tuple[str, ...]:
 
 async def _planned(ctx: Context) -> tuple[str, ...]:
     """Ids of the services that files of the new revision define."""
+    if ctx.deployment.trigger is Trigger.ENVIRONMENT:
+        return await _installed(ctx)  # no file changes
     paths, _ = await run_blocking(ctx.cancel, definitions.find_planned, ctx.plan_path, _folder(ctx))
     return await run_blocking(ctx.cancel, definitions.read_ids, paths)
 

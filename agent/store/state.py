@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model.deployment import Current, Deployment, Outcome, Status, Step
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.deployment import Current, Deployment, Outcome, Status, Step, Trigger
+from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.store import installed, records, schema
 
 
@@ -98,6 +98,11 @@ class State:
                     (deployment.revision.application, Status.PENDING),
                 )
             ]
+            if waiting and deployment.trigger is Trigger.ENVIRONMENT:
+                # whatever waits reads the keys, too
+                raise Conflict(
+                    f"cannot change the environment now: {waiting[0]} waits", code=Code.CONFLICT
+                )
             connection.executemany(
                 "UPDATE deployments SET status = ?, outcome = ?, ended_at = ? WHERE id = ?",
                 [(Status.DONE, Outcome.SUPERSEDED, time.time(), each) for each in waiting],

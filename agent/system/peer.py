@@ -23,6 +23,15 @@ def read_peer(connection: socket.socket | None) -> tuple[int, int]:
     return uid, gid
 
 
+def read_pid(connection: socket.socket | None) -> int:
+    """Pid of the process that connected, which may have ended since. 0: none of this namespace."""
+    if connection is None:
+        return 0
+    size = struct.calcsize(_CREDENTIALS)
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack(_CREDENTIALS, found)[0])
+
+
 def user_name(uid: int) -> str:
     """The name of a user, or "uid 1234" for one that has none."""
     try:

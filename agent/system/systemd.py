@@ -156,6 +156,17 @@ class Systemd:
         """Stop a unit if it runs, and start it; raises AgentError."""
         await self._change("restart", name, timeout_seconds)
 
+    async def tell(self, name: str, *, timeout_seconds: float) -> None:
+        """Let a unit that runs read its configuration again (ExecReload=); raises AgentError."""
+        await self._change("reload", name, timeout_seconds)
+
+    async def signal_main(self, name: str, signal_name: str) -> None:
+        """Send a signal to the main process of a unit; raises AgentError."""
+        argv = ["systemctl", "kill", "--kill-who=main", "-s", signal_name, "--", name]
+        completed, said = await self._run(argv, _ASK_SECONDS)
+        if completed.exit_code != 0:
+            raise _failed(f"send {signal_name} to {name}", said)
+
     async def stop(self, name: str, *, timeout_seconds: float) -> None:
         """Stop a unit; one that does not run is fine. Raises AgentError, also when time is up."""
         await self._change("stop", name, timeout_seconds)

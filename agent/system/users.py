@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 from dataclasses import dataclass
@@ -30,6 +31,18 @@ def find_account(name: str) -> Account:
             f"cannot find user {name!r}: this host has no such account",
             code=Code.NOT_FOUND,
             remedy=f"Create it, or correct its name: getent passwd {name}",
+        ) from error
+
+
+def find_group(name: str) -> int:
+    """The gid of a group; raises NotFound. Blocks."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError) as error:
+        raise NotFound(
+            f"cannot find group {name!r}: this host has no such group",
+            code=Code.NOT_FOUND,
+            remedy=f"Create it, or correct its name: getent group {name}",
         ) from error
 
 

@@ -36,6 +36,7 @@ EXPECTED = """
 /etc/deploy-agent/keys.d/
 /etc/needrestart/conf.d/deploy-agent.conf
 /usr/bin/agentctl
+/usr/lib/deploy-agent/hooks/run-once
 /usr/lib/deploy-agent/hooks/wait-for-status
 /usr/lib/systemd/system/deploy-agent.service
 /usr/lib/sysusers.d/deploy-agent.conf

@@ -68,6 +68,7 @@ async def test_environment_is_exactly_the_documented_one(
         "SHELL": account.pw_shell,
         "LANG": "C.UTF-8",
         "LIFECYCLE_EVENT": "ApplicationStart",
+        "HOOK_TIMEOUT": "3600",
         "DEPLOYMENT_ID": scene.id,
         "APPLICATION_NAME": "shop",
         "DEPLOYMENT_GROUP_NAME": "web",
@@ -77,6 +78,7 @@ async def test_environment_is_exactly_the_documented_one(
         "REVISION_VERSION": "1.2",
         "PREVIOUS_VERSION": "1.1",
         "RELEASE_DIR": str(scene.tree),
+        "DEPLOY_AGENT_SOCKET": str(scene.tree.parent / "agent.sock"),
     }
 
 

@@ -70,7 +70,9 @@ def prepare(state_dir: Path, client: HttpClient, urls: list[str], script: str) -
         current=None,
         work_dir=layout.work_dir("d-1"),
         log=DeploymentLog(layout.work_dir("d-1") / "log"),
-        hooks=HookRunner(layout, settings.hooks, GroupBackend(grace_seconds=1.0), state_dir),
+        hooks=HookRunner(
+            layout, settings.hooks, GroupBackend(grace_seconds=1.0), state_dir, state_dir / "socket"
+        ),
         installed=InstalledFiles(layout.database),
         progress=lambda _done, _total: None,
         cancel=Cancel(),

@@ -165,6 +165,15 @@ def test_quarantine_and_mismatch_are_told() -> None:
     assert "reports:  version 1.214" in shown
 
 
+def test_environment_is_told_without_values() -> None:
+    file = {"prefix": "config/go", "index": 7, "names": ["A", "B"], "problem": "Consul is away"}
+    environment = {"files": [file], "decision": "config/go/ at index 8 was put back here"}
+    shown = lines(api.application(environment=environment))
+    assert "  env:      2 variables of config/go, index 7; Consul is away\n" in shown
+    assert "  env:      config/go/ at index 8 was put back here\n" in shown
+    assert "env:" not in lines(api.application())
+
+
 def test_source_problem_is_told() -> None:
     body = api.status()
     body["agent"]["sources"][0]["problem"] = "cannot read /srv: Permission denied"

@@ -13,11 +13,13 @@ from agent.model.appspec import (
     AppSpec,
     ConsulCheck,
     ConsulService,
+    EnvironmentFile,
     FileExistsBehavior,
     FileMapping,
     Hook,
     LifecycleEvent,
     Match,
+    OnChange,
     Permission,
     ServedBy,
     Service,
@@ -152,6 +154,9 @@ services:
   - unit: two.service
     status: {url: https://localhost/s, served_by: any}
     consul: {name: go-service, port: 8080, check: {http: /status, interval: 2s}, drain: 1m}
+    environment:
+      {prefix: config/go/, file: /etc/go/env, on_change: "signal:HUP",
+       group: go, mode: "0640", splay: 1m}
 """
     first, second = parsed(text).services
     assert first == Service(
@@ -166,6 +171,15 @@ services:
             within_seconds=120.0,
             stable_for_seconds=0.5,
         ),
+    )
+    assert second.environment == EnvironmentFile(
+        prefix="config/go",
+        path="/etc/go/env",
+        on_change=OnChange.SIGNAL,
+        signal="HUP",
+        group="go",
+        mode=0o640,
+        splay_seconds=60.0,
     )
     assert second.status == StatusCheck(url="https://localhost/s", served_by=ServedBy.ANY)
     check = ConsulCheck(http="http://127.0.0.1:8080/status", interval_seconds=2.0)

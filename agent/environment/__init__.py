@@ -1,0 +1,1 @@
+"""The environments of services: keys of Consul, what is kept of them, and their files."""

@@ -1,0 +1,255 @@
+"""A change of the keys that a service's environment comes from → a small deployment.
+
+One watch for each prefix that a current revision names. What is decided is one sentence for each
+application; values are in none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.environment import changes, snapshots, variables
+from agent.environment.snapshots import Kept
+from agent.equipment import Equipment
+from agent.formats import appspec as appspec_format
+from agent.model.appspec import EnvironmentFile
+from agent.model.consul import KvSnapshot
+from agent.model.deployment import Current, Deployment, Outcome, Trigger
+from agent.model.errors import AgentError
+from agent.model.messages import Message
+from agent.model.release import Layout
+from agent.queue import DeploymentQueue
+from agent.system.consul import Consul
+from agent.system.consul_watch import PrefixWatch
+
+logger = logging.getLogger(__name__)
+
+_DEBOUNCE_SECONDS = 0.1  # keys are written one by one
+_LOOK_AGAIN_SECONDS = 60.0  # a hold may be over
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """One application as it is: what runs, its environments, and what was tried with them.
+
+    unread: the last change if it did not even come to read the keys, and that was just now.
+    """
+
+    current: Current
+    files: Sequence[EnvironmentFile]
+    kept: Kept
+    refused: frozenset[str]
+    is_busy: bool
+    unread: Deployment | None
+
+
+class KeyWatch:
+    """Watches while the agent runs. decisions: by application, what status shows."""
+
+    def __init__(self, equipment: Equipment, queue: DeploymentQueue, consul: Consul) -> None:
+        self.decisions: dict[str, str] = {}
+        self._equipment = equipment
+        self._queue = queue
+        self._consul = consul
+        self._layout = Layout(equipment.settings.state_dir)
+        self._watches: dict[str, tuple[PrefixWatch, asyncio.Task[None]]] = {}
+        self._latest: dict[str, KvSnapshot] = {}
+        self._due: dict[str, float] = {}  # when something may be done about it (monotonic)
+        self._users: dict[str, set[str]] = {}  # applications by prefix
+        self._splays: dict[str, float] = {}  # seconds by prefix
+        self._files: dict[str, Sequence[EnvironmentFile]] = {}  # by release
+        self._deciding = asyncio.Lock()
+
+    async def view(self, application: str) -> dict[str, Any]:
+        """What status shows: the files with the names in them, and what was decided last."""
+        try:
+            scene = await asyncio.to_thread(self._look, application)
+        except AgentError as error:
+            return {"decision": error.message, "files": []}
+        kept = scene.kept.snapshots if scene is not None else {}
+        files = [
+            {
+                "file": each.path,
+                "prefix": each.prefix,
+                "index": kept[each.prefix].index if each.prefix in kept else 0,
+                "names": sorted(kept[each.prefix].values) if each.prefix in kept else [],
+                "on_change": each.on_change,
+                "problem": self._problem(each.prefix),
+            }
+            for each in (scene.files if scene is not None else ())
+        ]
+        return {"decision": self.decisions.get(application, ""), "files": files}
+
+    def _problem(self, prefix: str) -> str:
+        """Why a prefix cannot be read now, "" where it can."""
+        found = self._watches.get(prefix)
+        return found[0].problem.message if found and found[0].problem else ""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            while True:
+                applications = await asyncio.to_thread(self._equipment.state.committed)
+                await self._follow(applications)
+                for application in applications:
+                    await self._decide_safely(application)
+                await self._queue.wait_for_end(_LOOK_AGAIN_SECONDS)
+        finally:
+            for _, following in self._watches.values():
+                following.cancel()
+
+    async def _follow(self, applications: Sequence[str]) -> None:
+        """Begin the watches that current revisions name, and end the others."""
+        users: dict[str, set[str]] = {}
+        splays: dict[str, float] = {}
+        for application in applications:
+            scene = await asyncio.to_thread(self._look, application)
+            for file in scene.files if scene is not None else ():
+                users.setdefault(file.prefix, set()).add(application)
+                splays[file.prefix] = max(file.splay_seconds, splays.get(file.prefix, 0.0))
+        self._users, self._splays = users, splays
+        self._drop_dead()
+        for prefix in self._watches.keys() - users.keys():
+            self._watches.pop(prefix)[1].cancel()
+            self._latest.pop(prefix, None)
+        for prefix in users.keys() - self._watches.keys():
+            watch = self._consul.watch_prefix(prefix)
+            self._watches[prefix] = (watch, asyncio.create_task(self._watch(prefix, watch)))
+
+    def _drop_dead(self) -> None:
+        """A fault of ours in one watch: it is begun again, and told of."""
+        for prefix, (_, following) in list(self._watches.items()):
+            if following.done() and not following.cancelled():
+                logger.error(
+                    "the watch of %s failed",
+                    prefix,
+                    exc_info=following.exception(),
+                    extra=_internal(),
+                )
+                del self._watches[prefix]
+
+    async def _watch(self, prefix: str, watch: PrefixWatch) -> None:
+        waiting: asyncio.Task[None] | None = None
+        try:
+            async for snapshot in watch:
+                self._latest[prefix] = snapshot
+                splay = random.uniform(0, self._splays.get(prefix, 0.0))  # noqa: S311
+                self._due[prefix] = time.monotonic() + _DEBOUNCE_SECONDS + splay
+                if waiting is not None:
+                    waiting.cancel()  # it begins anew: keys are still being written
+                waiting = asyncio.create_task(self._decide_soon(prefix))
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+
+    async def _decide_soon(self, prefix: str) -> None:
+        await asyncio.sleep(self._due[prefix] - time.monotonic())
+        applications = tuple(self._users.get(prefix, ()))
+        await asyncio.shield(asyncio.gather(*map(self._decide_safely, applications)))
+
+    async def _decide_safely(self, application: str) -> None:
+        try:
+            async with self._deciding:
+                said = await self._decide(application)
+        except AgentError as error:
+            said = error.message
+        if said != self.decisions.get(application, ""):
+            self.decisions[application] = said
+            if said:
+                logger.info("%s: %s", application, said, extra=_fields(application))
+
+    async def _decide(self, application: str) -> str:
+        """Ask for a deployment where Consul's values are other ones; a sentence, "" for none."""
+        scene = await asyncio.to_thread(self._look, application)
+        if scene is None or scene.is_busy:
+            return self.decisions.get(application, "")  # decided when what runs has ended
+        if scene.unread is not None:
+            cause = scene.unread.failure.message if scene.unread.failure else "it was ended"
+            return f"{scene.unread.id} is tried again in a minute: {cause}"
+        changed, said = [], ""
+        for file in scene.files:
+            snapshot = self._latest.get(file.prefix)
+            if snapshot is None:
+                continue
+            why = _why_not(file.prefix, snapshot, scene)
+            if why is None and time.monotonic() >= self._due[file.prefix]:
+                changed.append(file.prefix)
+            said = said or why or ""
+        if not changed:
+            return said
+        by = f"Consul {', '.join(changed)}"
+        deployment = await self._queue.request(
+            scene.current.revision, Trigger.ENVIRONMENT, by=by, release=scene.current.release
+        )
+        return f"the environment has changed in {by}: {deployment.id}"
+
+    def _look(self, application: str) -> _Scene | None:
+        """None where nothing is current, or it names no environment. Blocks."""
+        state = self._equipment.state
+        current = state.current(application)
+        if current is None:
+            return None
+        if current.release not in self._files:
+            if len(self._files) > 100:
+                self._files.clear()
+            appspec, _ = appspec_format.load_appspec(self._layout.releases / current.release)
+            self._files[current.release] = snapshots.files_of(appspec)
+        files = self._files[current.release]
+        if not files:
+            return None
+        release = self._layout.release(current.release, current.revision)
+        newest = next(iter(state.deployments(application, 1)), None)
+        tried = self._tried(newest)
+        is_new = newest is not None and time.time() - newest.ended_at < _LOOK_AGAIN_SECONDS
+        return _Scene(
+            current=current,
+            files=files,
+            kept=snapshots.load(release.environment),
+            refused=frozenset(tried or ()),
+            unread=newest if tried is not None and not tried and is_new else None,
+            is_busy=any(each.revision.application == application for each in state.unfinished()),
+        )
+
+    def _tried(self, newest: Deployment | None) -> list[str] | None:
+        """Values that were tried last, and put back; None where the last change did not fail."""
+        if newest is None or newest.trigger is not Trigger.ENVIRONMENT:
+            return None
+        if newest.outcome in (None, Outcome.SUCCEEDED, Outcome.SUPERSEDED):
+            return None
+        found = changes.digests(self._layout.work_dir(newest.id))
+        return [found.digests[prefix] for prefix in found.changed]
+
+
+def _why_not(prefix: str, snapshot: KvSnapshot, scene: _Scene) -> str | None:
+    """Why nothing is done about Consul's values of one prefix; None where something is."""
+    known = scene.kept.snapshots.get(prefix)
+    try:
+        values = variables.parse_values(snapshot)
+    except AgentError as error:
+        return f"the values of before stay: {error.message}"
+    digest = variables.digest_of(values)
+    if known is not None and digest == variables.digest_of(known.values):
+        return ""
+    if digest in scene.refused:
+        return (
+            f"{prefix}/ at index {snapshot.index} was put back here, and is not tried again until"
+            " it changes; or: agentctl retry"
+        )
+    if digest in scene.kept.passed_over:
+        return f"{prefix}/ was rolled back here with its revision, and waits for its next change"
+    return None
+
+
+def _internal() -> dict[str, dict[str, str]]:
+    return {"fields": {"MESSAGE_ID": str(Message.INTERNAL_ERROR)}}
+
+
+def _fields(application: str) -> dict[str, dict[str, str]]:
+    fields = {"MESSAGE_ID": str(Message.ENVIRONMENT_DECIDED), "APPLICATION": application}
+    return {"fields": fields}

@@ -1,0 +1,224 @@
+"""A hook's command that runs once for each version, on one host of the group: hooks/run-once.
+
+Nothing of it is kept here: the lock is a key in Consul that a session holds, the result is a key
+beside it, and the command tells itself apart by a word of its own (`holder`). So the agent may be
+restarted, and no token leaves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent import named
+from agent.equipment import Equipment
+from agent.model.consul import KvEntry
+from agent.model.deployment import Deployment
+from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
+from agent.queue import DeploymentQueue
+from agent.system.consul import Consul
+
+KEYS = {"holder", "lease_seconds", "exit_code", "began", "seconds", "lines"}
+_LOCK_DELAY_SECONDS = 15.0
+_LEASE_SECONDS = (10.0, 3600.0)
+_SHOWN_LINES = 20
+_SHOWN_CHARACTERS = 200
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one process asks for. lock: the key; the result is below it."""
+
+    consul: Consul
+    deployment: Deployment
+    lock: str
+    holder: str
+
+    @property
+    def result(self) -> str:
+        return f"{self.lock}/result"
+
+
+class RunOnce:
+    """Answers the processes of the hook that runs, and nobody else."""
+
+    def __init__(self, equipment: Equipment, queue: DeploymentQueue) -> None:
+        self._equipment = equipment
+        self._queue = queue
+
+    async def answer(
+        self, name: str, action: str, body: Mapping[str, Any], *, pid: int
+    ) -> dict[str, Any]:
+        """Begin, renew or end; docs/api.md has what is asked and answered. pid: who asks.
+
+        Application, group and version are those of the deployment, whatever the process would
+        like. Raises NotPermitted for other processes; Conflict where the lock is lost; AgentError
+        for what cannot be understood, and as Consul does.
+        """
+        running = self._queue.running
+        if running is None or not await self._equipment.hooks.has_process(
+            running.deployment.id, pid
+        ):
+            raise NotPermitted(
+                f"cannot run {name} once: process {pid} is none of a hook that runs",
+                code=Code.NOT_PERMITTED,
+                remedy="Call run-once from a hook, in a process that the hook waits for",
+            )
+        consul = self._equipment.consul
+        if consul is None:
+            return {"state": "alone"}
+        revision = running.deployment.revision
+        parts = (revision.application, revision.group or "-", named.check_name(name, "the name"))
+        turn = _Turn(
+            consul,
+            running.deployment,
+            consul.key("run-once", *parts, revision.version),
+            named.check_name(body.get("holder"), "holder"),
+        )
+        if action == "begin":
+            low, high = _LEASE_SECONDS
+            return await _begin(turn, min(max(_number(body, "lease_seconds"), low), high))
+        if action == "renew":
+            return await _renew(turn)
+        if action == "end":
+            return await _end(turn, body)
+        raise named.bad_request(f"{action!r} is none of begin, renew, end")
+
+
+async def _begin(turn: _Turn, lease_seconds: float) -> dict[str, Any]:
+    """Run it, wait for who does, or take the result."""
+    before = await turn.consul.read_kv(turn.result, is_consistent=True)
+    if (known := _result_for(turn, before)) is not None:
+        return {"state": "done", "result": known}
+    held = await turn.consul.read_kv(turn.lock, is_consistent=True)
+    if held is not None and held.session:
+        holder = _parse(held)
+        if holder.get("holder") == turn.holder:
+            return {"state": "run"}  # asked again, as the answer was lost
+        return {"state": "wait", "by": _named(holder)}
+    index = before.modify_index if before is not None else 0
+    value = _json(turn, began=time.time(), result_index=index)
+    session = await turn.consul.create_session(
+        f"{turn.deployment.revision.application} run-once",
+        ttl_seconds=lease_seconds,
+        lock_delay_seconds=_LOCK_DELAY_SECONDS,
+    )
+    if not await turn.consul.acquire(turn.lock, value, session):
+        await turn.consul.destroy_session(session)
+        return {"state": "wait", "by": "another host, or the end of one that is away"}
+    after = await turn.consul.read_kv(turn.result, is_consistent=True)
+    if (after.modify_index if after is not None else 0) != index:
+        # it ran between the two questions
+        await _release(turn, session)
+        return {"state": "wait", "by": "the next question"}
+    return {"state": "run"}
+
+
+def _result_for(turn: _Turn, entry: KvEntry | None) -> dict[str, Any] | None:
+    """The recorded result, where it is one for this deployment.
+
+    A failure is for all that were asked for before it: who deploys later tries again.
+    """
+    if entry is None:
+        return None
+    known = _parse(entry)
+    is_success = known.get("exit_code") == 0
+    if is_success or known.get("ended", 0.0) >= turn.deployment.created_at:
+        return known
+    return None
+
+
+async def _renew(turn: _Turn) -> dict[str, Any]:
+    held = await _held(turn)
+    try:
+        await turn.consul.renew_session(held.session)
+    except NotFound as error:
+        raise _lost(turn) from error
+    return {"state": "run"}
+
+
+async def _end(turn: _Turn, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Record the result and unlock; where exit code 75 asks for another try, unlock only."""
+    code = int(_number(body, "exit_code"))
+    recorded = await turn.consul.read_kv(turn.result, is_consistent=True)
+    if recorded is not None and _parse(recorded).get("holder") == turn.holder:
+        return {"state": "done"}  # asked again, as the answer was lost
+    held = await _held(turn)
+    if code != os.EX_TEMPFAIL:
+        lines = body.get("lines")
+        value = _json(
+            turn,
+            exit_code=code,
+            began=_number(body, "began"),
+            ended=time.time(),
+            seconds=_number(body, "seconds"),
+            lines=[
+                str(line)[:_SHOWN_CHARACTERS]
+                for line in (lines if isinstance(lines, list) else [])[-_SHOWN_LINES:]
+            ],
+        )
+        # what was recorded since is another host's: this lock was not held all the time
+        index = int(_parse(held).get("result_index", 0))
+        if not await turn.consul.put_kv(turn.result, value, cas=index):
+            raise _lost(turn)
+    await _release(turn, held.session)
+    return {"state": "done"}
+
+
+async def _held(turn: _Turn) -> KvEntry:
+    """The lock, where this process has it; raises Conflict."""
+    entry = await turn.consul.read_kv(turn.lock, is_consistent=True)
+    if entry is None or not entry.session or _parse(entry).get("holder") != turn.holder:
+        raise _lost(turn)
+    return entry
+
+
+async def _release(turn: _Turn, session: str) -> None:
+    """Unlock: a lock that is released and not lost has no delay. What fails ends with its TTL."""
+    with contextlib.suppress(AgentError):
+        await turn.consul.release(turn.lock, b"", session)
+        await turn.consul.destroy_session(session)
+
+
+def _lost(turn: _Turn) -> Conflict:
+    return Conflict(
+        f"cannot keep {turn.lock} in Consul: its session has ended, and another host may have it",
+        code=Code.CONFLICT,
+        remedy="See whether Consul and this agent were away for longer than --lease",
+    )
+
+
+def _json(turn: _Turn, **more: object) -> bytes:
+    whose = {
+        "schema": _SCHEMA,
+        "host": os.uname().nodename,
+        "deployment": turn.deployment.id,
+        "holder": turn.holder,
+    }
+    return json.dumps(whose | more).encode()
+
+
+def _parse(entry: KvEntry) -> dict[str, Any]:
+    """What is in a key of ours; nothing of what somebody else has written there."""
+    try:
+        found = json.loads(entry.value or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named(holder: Mapping[str, Any]) -> str:
+    return f"{holder.get('host', '?')} ({holder.get('deployment', '?')}), which runs it"
+
+
+def _number(body: Mapping[str, Any], name: str) -> float:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise named.bad_request(f"{name} is not a number")
+    return float(value)
