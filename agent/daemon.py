@@ -9,6 +9,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -38,8 +39,10 @@ from agent.store.serials import Serials
 from agent.store.state import State
 from agent.system import journal, memory, systemd
 from agent.system.cancel import Cancel
-from agent.system.consul import Consul
 from agent.system.http import HttpClient
+
+if TYPE_CHECKING:
+    from agent.system.consul import Consul
 
 logger = logging.getLogger(__name__)
 
@@ -230,6 +233,8 @@ def _consul(settings: Settings) -> Consul | None:
     """The host's Consul agent, where the configuration names one; it is not asked yet."""
     if settings.consul is None:
         return None
+    from agent.system.consul import Consul  # imported here: 0.5 MB, only where it is used
+
     return Consul(settings.consul)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent import retention
 from agent.hooks.runner import HookRunner
@@ -18,11 +19,13 @@ from agent.steps.context import Context, InstalledFiles
 from agent.store.drains import Drains
 from agent.store.state import State
 from agent.system.cancel import Cancel
-from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
 from agent.traffic import registration
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 
 @dataclass(frozen=True, slots=True)

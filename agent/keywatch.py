@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.environment import changes, snapshots, variables
 from agent.environment.snapshots import Kept
@@ -25,8 +25,10 @@ from agent.model.errors import AgentError
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
-from agent.system.consul import Consul
 from agent.system.consul_watch import PrefixWatch
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 logger = logging.getLogger(__name__)
 

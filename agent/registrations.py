@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
@@ -23,8 +24,10 @@ from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.store.drains import Drain, Drains
-from agent.system.consul import Consul
 from agent.traffic import definitions, lookup, registration
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import named
 from agent.equipment import Equipment
@@ -21,7 +21,9 @@ from agent.model.consul import KvEntry
 from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitted
 from agent.queue import DeploymentQueue
-from agent.system.consul import Consul
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 KEYS = {"holder", "lease_seconds", "exit_code", "began", "seconds", "lines"}
 _LOCK_DELAY_SECONDS = 15.0

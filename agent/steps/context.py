@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from agent.environment import files as environment_files
@@ -23,7 +23,6 @@ from agent.model.settings import Settings, StopFailure
 from agent.sources.bundles import Bundles
 from agent.system import process
 from agent.system.cancel import Cancel
-from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
@@ -31,6 +30,9 @@ from agent.system.threads import run_blocking
 from agent.traffic.control import Traffic
 from agent.units import control, unitfiles
 from agent.units.control import UnitControl
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 
 class InstalledFiles(Protocol):

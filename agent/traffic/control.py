@@ -11,17 +11,20 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.model.appspec import ConsulService
 from agent.model.consul import ServiceHealth
 from agent.model.deployment import Deployment, Revision
 from agent.model.errors import AgentError, Code, NotFound
 from agent.system.cancel import Cancel
-from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
 from agent.system.threads import stop_with
 from agent.traffic import lookup, passing, record, registration
 from agent.traffic.record import Record
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 # the last one: a token or a certificate that cannot be read
 _TOLERATED = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from agent.model.appspec import ConsulService
 from agent.model.consul import ServiceHealth
-from agent.system.consul import Consul
 from agent.traffic import registration
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 
 async def find(

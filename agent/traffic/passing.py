@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from agent.model.consul import CheckStatus, ServiceHealth
 from agent.model.errors import AgentError, Code
 from agent.system.cancel import Cancel
-from agent.system.consul import Consul
 from agent.system.deployment_log import DeploymentLog
+
+if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
+    from agent.system.consul import Consul
 
 _LOOK_SECONDS = 0.2
 _SHOWN_CHARACTERS = 200

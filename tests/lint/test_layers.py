@@ -74,6 +74,7 @@ LATE_IMPORTS = {
     ("agent/system/ed25519.py", "cryptography"): "14 MB on Debian 12, only where there are keys",
     ("agent/system/ed25519.py", "cryptography.hazmat.primitives"): "the same",
     ("agent/system/ed25519.py", "cryptography.hazmat.primitives.asymmetric"): "the same",
+    ("agent/daemon.py", "agent.system.consul"): "0.5 MB, only where Consul is used",
     ("agent/daemon.py", "agent.sources.gate"): "1 MB, only where a store is a source",
     ("agent/daemon.py", "agent.sources.pointer"): "the same",
     ("agent/sources/bundles.py", "agent.remote.stores"): "the same",
