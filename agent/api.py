@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -20,12 +20,14 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitte
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
-from agent.registrations import Registrations
 from agent.run_once import RunOnce
 from agent.status import StatusView
 from agent.store.drains import Drain
 from agent.store.state import Hold
 from agent.system import peer
+
+if TYPE_CHECKING:  # only hosts with Consul load it
+    from agent.registrations import Registrations
 
 logger = logging.getLogger(__name__)
 

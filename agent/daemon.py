@@ -19,7 +19,6 @@ from agent.api import Api
 from agent.archive import removal
 from agent.heartbeat import Heartbeat
 from agent.hooks.runner import HookRunner, choose_backend
-from agent.keywatch import KeyWatch
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Row
 from agent.model.deployment import Deployment
 from agent.model.errors import AgentError, Code
@@ -28,7 +27,6 @@ from agent.model.release import Layout
 from agent.model.settings import Settings, SourceType
 from agent.poller import Poller, Source
 from agent.queue import DeploymentQueue
-from agent.registrations import Registrations
 from agent.sources.bundles import Bundles, Holder
 from agent.sources.directory import DirectorySource
 from agent.sources.groups import HostGroup
@@ -37,11 +35,13 @@ from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.serials import Serials
 from agent.store.state import State
-from agent.system import journal, memory, systemd
+from agent.system import journal, systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
 if TYPE_CHECKING:
+    from agent.keywatch import KeyWatch
+    from agent.registrations import Registrations
     from agent.system.consul import Consul
 
 logger = logging.getLogger(__name__)
@@ -123,10 +123,7 @@ class Daemon:
         pollers = [
             Poller(source, self._state, queue) for source in self._sources if self._options.polls
         ]
-        registrations = self._registrations(queue)
-        keys = None
-        if self._equipment.consul is not None and self._options.polls:
-            keys = KeyWatch(self._equipment, queue, self._equipment.consul)
+        registrations, keys = self._follow_consul(queue)
         status = StatusView(self._equipment, queue, pollers, registrations, keys)
         api = Api(self._equipment, queue, status, registrations)
         runner = web.AppRunner(api.application())
@@ -140,7 +137,6 @@ class Daemon:
             extra={"fields": {"MESSAGE_ID": Message.AGENT_STARTED}},
         )
         journal.notify(READY="1")
-        await asyncio.to_thread(memory.give_back)  # what only the start needed
         loop = asyncio.get_running_loop()
         if self._options.lifeline is not None:
             loop.add_reader(self._options.lifeline, self._cut, queue)
@@ -172,9 +168,19 @@ class Daemon:
             if not task.cancelled():
                 task.result()
 
-    def _registrations(self, queue: DeploymentQueue) -> Registrations | None:
+    def _follow_consul(
+        self, queue: DeploymentQueue
+    ) -> tuple[Registrations | None, KeyWatch | None]:
+        """What keeps Consul as it should be, and what notices changed keys; with Consul alone."""
         consul = self._equipment.consul
-        return None if consul is None else Registrations(consul, self._equipment, queue)
+        if consul is None:
+            return None, None
+        # imported here: with what else is loaded for Consul 1 MB
+        from agent.keywatch import KeyWatch
+        from agent.registrations import Registrations
+
+        keys = KeyWatch(self._equipment, queue, consul) if self._options.polls else None
+        return Registrations(consul, self._equipment, queue), keys
 
     def _say_stopping(self) -> None:
         logger.info("deploy-agent stops", extra={"fields": {"MESSAGE_ID": Message.AGENT_STOPPING}})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from agent import views
 from agent.model.errors import Code, Conflict
 from agent.model.messages import Message
-from agent.registrations import Registrations
 from agent.store.drains import Drain
 from agent.views import Json
+
+if TYPE_CHECKING:  # only hosts with Consul load it
+    from agent.registrations import Registrations
 
 logger = logging.getLogger(__name__)
 

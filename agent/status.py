@@ -6,12 +6,11 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import __version__, views
 from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
-from agent.keywatch import KeyWatch
 from agent.model.appspec import AppSpec
 from agent.model.consul import ServiceHealth
 from agent.model.deployment import Current, Deployment, Status
@@ -19,11 +18,14 @@ from agent.model.errors import AgentError, Code, NotFound
 from agent.model.release import Layout
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
-from agent.registrations import Registrations, Wanted
 from agent.system import ownership, status_check
 from agent.system.status_check import Verdict
 from agent.traffic import registration
 from agent.units import control, failure
+
+if TYPE_CHECKING:  # only hosts with Consul load it
+    from agent.keywatch import KeyWatch
+    from agent.registrations import Registrations, Wanted
 
 _ASK_SECONDS = 1.0
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
 
 from agent.hooks.backend import KILL_SECONDS, EndsWithAgent, HookEnd, HookMark, HookWatch
-from agent.system import process, processes
+from agent.system import libc, process, processes
 from agent.system.process import Command
 from agent.system.processes import Identity, Process
 
@@ -182,7 +181,4 @@ def _agents(table: Mapping[int, Process]) -> set[int]:
 
 def _adopt_orphans() -> None:
     """Make the agent the parent of processes whose parent ends; may be said again."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    libc.call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -27,12 +27,12 @@ from agent.system.deployment_log import DeploymentLog
 from agent.system.http import HttpClient
 from agent.system.systemd import Systemd
 from agent.system.threads import run_blocking
-from agent.traffic.control import Traffic
 from agent.units import control, unitfiles
 from agent.units.control import UnitControl
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
     from agent.system.consul import Consul
+    from agent.traffic.control import Traffic
 
 
 class InstalledFiles(Protocol):
@@ -120,6 +120,8 @@ class Context:
         """The services of this deployment in Consul; None where Consul is not used."""
         if self.consul is None:
             return None
+        from agent.traffic.control import Traffic  # imported here: see daemon
+
         return Traffic(
             self.consul,
             self.deployment,

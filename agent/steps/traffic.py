@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from agent.model.appspec import ConsulService, LifecycleEvent
 from agent.model.deployment import Trigger
@@ -10,7 +11,9 @@ from agent.model.errors import AgentError, Interrupted
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
 from agent.traffic import definitions
-from agent.traffic.control import Traffic
+
+if TYPE_CHECKING:  # only hosts with Consul load it
+    from agent.traffic.control import Traffic
 
 
 async def block(ctx: Context) -> Result:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.system import libc
+
 _EARLY_SECONDS = 1.0
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def sync_file_system(path: Path) -> None:
@@ -20,15 +20,9 @@ def sync_file_system(path: Path) -> None:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _syncfs(descriptor, path)
+        libc.call("syncfs", descriptor, place=str(path))
     finally:
         os.close(descriptor)
-
-
-def _syncfs(descriptor: int, path: Path) -> None:
-    if _libc.syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(path))
 
 
 def sync_folder(path: Path) -> None:
@@ -73,7 +67,7 @@ def syncing_early(path: Path) -> Iterator[None]:
     def sync() -> None:
         while not done.wait(_EARLY_SECONDS):
             try:
-                _syncfs(descriptor, path)
+                libc.call("syncfs", descriptor, place=str(path))
             except OSError as error:
                 errors.append(error)
 
