@@ -175,7 +175,9 @@ class Daemon:
         consul = self._equipment.consul
         if consul is None:
             return None, None
-        # imported here: with what else is loaded for Consul 1 MB
+        # imported here: with what else is loaded for Consul 1 MB. What deployments need of it is
+        # loaded now, as an upgrade may replace it on the disk in the middle of one
+        import agent.traffic.control  # noqa: F401
         from agent.keywatch import KeyWatch
         from agent.registrations import Registrations
 

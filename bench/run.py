@@ -267,6 +267,24 @@ def peak_mb(pid: int) -> float:
     raise LookupError("VmHWM")
 
 
+def measure_printed(bench: Bench, wanted: str) -> None:
+    """The cases that are printed as they are, without a ratio."""
+    there = bench.destination
+    if "i" in wanted:
+        print("measuring idle …", file=sys.stderr)
+        bench.measure_idle(bench.bundle("zip", bundles.small_service(there), "a"))
+    if "h" in wanted:
+        print("measuring many agents …", file=sys.stderr)
+        herd.measure(bench.work)
+    if "p" in wanted:
+        print("measuring polling …", file=sys.stderr)
+        bench.measure_polling(bench.bundle("zip", bundles.small_service(there), "a"))
+    if "k" in wanted:
+        print("measuring a changed key of Consul …", file=sys.stderr)
+        figures = keys.measure(bench.work)
+        print("key:", ", ".join(f"{figure:.0f} {name}" for name, figure in figures.items()))
+
+
 def measure_all(bench: Bench, wanted: str) -> list[Case]:
     """Every case whose letter is in `wanted`."""
     there = bench.destination
@@ -280,24 +298,12 @@ def measure_all(bench: Bench, wanted: str) -> list[Case]:
     if "a" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure(case("a  10 MB binary and hooks, zip", "+0.3 s"), bundle)
-    if "i" in wanted:
-        print("measuring idle …", file=sys.stderr)
-        bench.measure_idle(bench.bundle("zip", bundles.small_service(there), "a"))
-    if "h" in wanted:
-        print("measuring many agents …", file=sys.stderr)
-        herd.measure(bench.work)
-    if "p" in wanted:
-        print("measuring polling …", file=sys.stderr)
-        bench.measure_polling(bench.bundle("zip", bundles.small_service(there), "a"))
+    measure_printed(bench, wanted)
     if "f" in wanted:
         big = bench.work / "service-f.zip"
         bundles.write_zip(big, bundles.one_big_file(there), kind=zipfile.ZIP_STORED)
         bench.measure_fetch(case("f  fetch of 1 GB from S3", "1.3"), big)
         big.unlink()
-    if "k" in wanted:
-        print("measuring a changed key of Consul …", file=sys.stderr)
-        figures = keys.measure(bench.work)
-        print("key:", ", ".join(f"{figure:.0f} {name}" for name, figure in figures.items()))
     if "s" in wanted:
         bundle = bench.bundle("zip", bundles.small_service(there), "a")
         bench.measure_status(case("s  agentctl status", "5"), bundle)
