@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,9 +161,10 @@ class Team:
         return manifest.parse_pointer(text)
 
 
-def make_team(store: ObjectStore, folder: Path, prefix: str) -> Team:
+def make_team(store: ObjectStore, folder: Path) -> Team:
     """Test in one bucket, production in two accounts with three regions each; both sign."""
-    team = Team(store, folder, prefix)
+    # the folders of two workers may have one name
+    team = Team(store, folder, f"{folder.name}-{uuid.uuid4().hex[:8]}")
     for name in ("test", "production"):
         team.keys[name] = SecretKey.generate()
         (folder / f"{name}.key").write_bytes(team.keys[name].dump())

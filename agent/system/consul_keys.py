@@ -48,7 +48,7 @@ class Keys:
         """Snapshots of a prefix: `async for snapshot in consul.watch_prefix(prefix)`."""
 
         async def read(index: int, wait_seconds: float) -> KvSnapshot | None:
-            return await self._read_prefix(prefix, index, wait_seconds)
+            return await self._read_prefix(prefix, index, wait_seconds, is_consistent=not index)
 
         return PrefixWatch(_whole(prefix), read)
 

@@ -64,8 +64,12 @@ class PrefixWatch:
             self._recovered()
             if snapshot is None:
                 continue
-            # Consul was reset or restored: what is asked for next is what there is now
-            self._index = max(snapshot.index, 1) if snapshot.index >= self._index else 0
+            if snapshot.index < self._index:
+                # reset, restored, or a new leader that has not read its own log yet and knows of
+                # no key: asked again from the start, where the answer is a quorum's
+                self._index = 0
+                continue
+            self._index = max(snapshot.index, 1)
             if self._last is None or snapshot.values != self._last.values:
                 self._last = snapshot
                 return snapshot

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 @pytest.fixture
 def team(object_store: ObjectStore, tmp_path: Path) -> Team:
     publishing.ensure_buckets(object_store)
-    return publishing.make_team(object_store, tmp_path, tmp_path.name)
+    return publishing.make_team(object_store, tmp_path)
 
 
 def test_two_accounts_and_three_regions_in_one_command(team: Team) -> None:
@@ -227,7 +227,7 @@ def test_a_host_deploys_what_is_published_and_what_is_put_back(
     object_store: ObjectStore, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publishing.ensure_buckets(object_store)
-    team = publishing.make_team(object_store, state_dir, state_dir.name)
+    team = publishing.make_team(object_store, state_dir)
     for name, value in objectstore.environment_of(objectstore.ACME).items():
         monkeypatch.setenv(name, value)
     keys = state_dir / "keys.d"

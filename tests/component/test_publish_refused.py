@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 @pytest.fixture
 def team(object_store: ObjectStore, tmp_path: Path) -> Team:
     publishing.ensure_buckets(object_store)
-    return publishing.make_team(object_store, tmp_path, tmp_path.name)
+    return publishing.make_team(object_store, tmp_path)
 
 
 def test_foreign_rights_are_named_with_their_target(team: Team) -> None:
@@ -164,7 +164,7 @@ def test_told_to_stop_it_leaves_no_file(team: Team, number: int, code: int) -> N
         with team.start_promote() as running:
             assert held.has_held.wait(30)
             running.send_signal(number)
-            said, _ = running.communicate(timeout=20)
+            said, _ = running.communicate(timeout=60)
     assert running.returncode == code
     assert "interrupted. Run the same command again" in said
     assert {path.name for path in team.folder.iterdir()} == before

@@ -97,6 +97,8 @@ def test_environment_is_exactly_what_is_documented(serving_host: DebHost) -> Non
         "REVISION_VERSION": "2",
         "PREVIOUS_VERSION": "1",
         "RELEASE_DIR": f"{releases}/{last['id']}",
+        "HOOK_TIMEOUT": "30",
+        "DEPLOY_AGENT_SOCKET": "/run/deploy-agent/agent.sock",
     }
 
 

@@ -91,6 +91,7 @@ x-note: anything
             "eu",
             "shop/deploy",
         ),
+        keys_dir=config.parent / "keys.d",
     )
 
 
