@@ -133,6 +133,9 @@ class ConsulAgent:
     def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self._process.pid}/task")
+        # each of its threads stops by itself, and one may answer yet
+        wait_until(lambda: all(_is_stopped(each) for each in threads.iterdir()))
 
     def thaw(self) -> None:
         assert self._process is not None
@@ -254,3 +257,11 @@ def change_policy(of: ConsulAgent, name: str, rules: str) -> None:
         each for each in of.ask("GET", "/v1/acl/policies") if each["Name"] == name
     )
     of.ask("PUT", f"/v1/acl/policy/{found['ID']}", {"Name": name, "Rules": rules})
+
+
+def _is_stopped(thread: Path) -> bool:
+    """Of /proc, whether it is in the state T: proc(5)."""
+    try:
+        return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
+    except OSError:
+        return True  # it has ended

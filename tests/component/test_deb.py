@@ -91,7 +91,7 @@ def unpacked(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("dpkg-deb", "--extract", deb, folder)
     for launcher in (folder / "usr/bin/agentctl", folder / "usr/sbin/deploy-agent"):
         text = launcher.read_text()
-        assert text.startswith("#!/usr/bin/python3 -I\n")
+        assert text.startswith("#!/usr/bin/python3 -I")
         assert '"/usr/share/deploy-agent"' in text
         launcher.write_text(text.replace('"/usr/share', f'"{folder}/usr/share'))
     return folder
