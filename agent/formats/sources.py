@@ -8,7 +8,6 @@ from agent.formats import findings, wording
 from agent.formats.findings import Findings
 from agent.model.settings import SourceType
 
-_EVERY = {"type", "application", "deployment_group", "poll_interval"}
 _KEYS: dict[str, set[str]] = {
     SourceType.DIRECTORY: {"path"},
     SourceType.HTTP: {"url", "token_file"},
