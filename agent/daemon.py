@@ -40,9 +40,9 @@ from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
 if TYPE_CHECKING:
+    from agent.consul.adapter import Consul
     from agent.keywatch import KeyWatch
     from agent.registrations import Registrations
-    from agent.system.consul import Consul
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +241,7 @@ def _consul(settings: Settings) -> Consul | None:
     """The host's Consul agent, where the configuration names one; it is not asked yet."""
     if settings.consul is None:
         return None
-    from agent.system.consul import Consul  # imported here: 0.5 MB, only where it is used
+    from agent.consul.adapter import Consul  # imported here: 0.5 MB, only where it is used
 
     return Consul(settings.consul)
 

@@ -25,7 +25,7 @@ from agent.system.systemd import Systemd
 from agent.traffic import registration
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.consul.watch import PrefixWatch
 from agent.environment import changes, snapshots, variables
 from agent.environment.snapshots import Kept
 from agent.equipment import Equipment
@@ -25,10 +26,9 @@ from agent.model.errors import AgentError
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
-from agent.system.consul_watch import PrefixWatch
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from agent.store.drains import Drain, Drains
 from agent.traffic import definitions, lookup, registration
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 logger = logging.getLogger(__name__)
 

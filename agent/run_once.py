@@ -23,7 +23,7 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitte
 from agent.queue import DeploymentQueue
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 KEYS = {"holder", "lease_seconds", "exit_code", "began", "seconds", "lines"}
 _LOCK_DELAY_SECONDS = 15.0

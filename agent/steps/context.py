@@ -31,7 +31,7 @@ from agent.units import control, unitfiles
 from agent.units.control import UnitControl
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
     from agent.traffic.control import Traffic
 
 

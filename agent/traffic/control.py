@@ -24,7 +24,7 @@ from agent.traffic import lookup, passing, record, registration
 from agent.traffic.record import Record
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 # the last one: a token or a certificate that cannot be read
 _TOLERATED = (

@@ -10,7 +10,7 @@ from agent.model.consul import ServiceHealth
 from agent.traffic import registration
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 
 async def find(

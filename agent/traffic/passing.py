@@ -13,7 +13,7 @@ from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
-    from agent.system.consul import Consul
+    from agent.consul.adapter import Consul
 
 _LOOK_SECONDS = 0.2
 _SHOWN_CHARACTERS = 200

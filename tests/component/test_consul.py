@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.consul.adapter import Consul
 from agent.model.consul import (
     CheckStatus,
     KvSnapshot,
@@ -19,7 +20,6 @@ from agent.model.consul import (
     SessionBehavior,
 )
 from agent.model.errors import AgentError, Code, NotFound
-from agent.system.consul import Consul
 from tests import consul_server
 from tests.consul_server import ConsulAgent
 from tests.waiting import wait_until

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.consul.adapter import Consul
 from agent.model.consul import CheckStatus, KvSnapshot, ServiceCheck, ServiceRegistration
 from agent.model.errors import AgentError, Code
 from agent.model.settings import ConsulSettings
-from agent.system.consul import Consul
 from tests import consul_server
 from tests.consul_server import LEAST_POLICY, ConsulAgent
 from tests.status_service import http_answer, status_service

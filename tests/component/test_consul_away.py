@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.consul.adapter import Consul
 from agent.model.consul import KvSnapshot, ServiceRegistration
 from agent.model.errors import AgentError, Code, TransientError
 from agent.model.settings import ConsulSettings
-from agent.system.consul import Consul
 from tests import consul_server
 from tests.consul_server import ConsulAgent
 from tests.status_service import http_answer, status_service

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.consul.adapter import Consul
 from agent.model.errors import AgentError, Code
 from agent.model.settings import ConsulSettings
-from agent.system.consul import Consul
 from tests import consul_server
 
 

@@ -1,15 +1,15 @@
-"""The local Consul agent: services and checks of this host, and with consul_keys the keys."""
+"""The local Consul agent: services and checks of this host, and the keys."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from agent.consul import answers
+from agent.consul.calls import Calls
+from agent.consul.keys import Keys
 from agent.model.consul import CheckStatus, LocalAgent, ServiceHealth, ServiceRegistration
 from agent.model.errors import AgentError, NotFound
 from agent.model.settings import ConsulSettings
-from agent.system import consul_answers
-from agent.system.consul_calls import Calls
-from agent.system.consul_keys import Keys
 
 _PATIENCE_SECONDS = 3.0
 _ANSWER_SECONDS = 10.0
@@ -52,11 +52,11 @@ class Consul(Keys):
         """
         doing = f"register the service {registration.id} in Consul"
         rule = _write_service(registration.name)
-        body = consul_answers.registration(registration)
+        body = answers.registration(registration)
         await self._put(doing, "service/register", rule=rule, body=body)
         # Consul's own ?replace-existing-checks ends the maintenance, which is a check there
         wanted = {check["CheckID"]: check for check in body["Checks"]}
-        found = consul_answers.checks_of(
+        found = answers.checks_of(
             registration.id, await self._read(doing, "checks", rule=_READ_SERVICES)
         )
         for check in found:
@@ -107,7 +107,7 @@ class Consul(Keys):
         doing = "read the services of this host in Consul"
         services = await self._read(doing, "services", rule=_READ_SERVICES)
         checks = await self._read(doing, "checks", rule=_READ_SERVICES)
-        return consul_answers.services_here(services, checks)
+        return answers.services_here(services, checks)
 
     async def service_here(self, service_id: str) -> ServiceHealth | None:
         """One service of the local agent; None where it is not there, which a denial never is."""
@@ -143,7 +143,7 @@ class Consul(Keys):
         )
         if not found:  # filtered without a word, perhaps: this question is answered by 403 then
             await self._calls.ask_status(doing, f"/v1/agent/health/service/name/{service}", rule)
-        return consul_answers.service_health(found)
+        return answers.service_health(found)
 
     async def reload_agent(self) -> None:
         """Let the local agent read its configuration directory again."""
@@ -158,7 +158,7 @@ class Consul(Keys):
             "self",
             rule='agent_prefix "" { policy = "read" }',
         )
-        return consul_answers.local_agent(given)
+        return answers.local_agent(given)
 
     async def leader(self) -> str:
         """Address of the leader of Consul's servers; "" while they have none."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from agent.consul import answers
+from agent.consul.calls import Calls
+from agent.consul.watch import PrefixWatch
 from agent.model.consul import KvEntry, KvSnapshot, SessionBehavior
 from agent.model.errors import AgentError, Code
 from agent.model.settings import ConsulSettings
-from agent.system import consul_answers
-from agent.system.consul_calls import Calls
-from agent.system.consul_watch import PrefixWatch
 
 MAX_VALUE_BYTES = 512 * 1024  # https://developer.hashicorp.com/consul/api-docs/kv
 
@@ -32,7 +32,7 @@ class Keys:
             lambda: library.kv.get(_checked(key), dc=self._dc, consistency=_mode(is_consistent)),
             rule=f'key "{key}" {{ policy = "read" }}',
         )
-        return None if entry is None else consul_answers.kv_entry(entry)
+        return None if entry is None else answers.kv_entry(entry)
 
     async def read_prefix(self, prefix: str, *, is_consistent: bool = False) -> KvSnapshot:
         """All keys below a prefix, with or without a "/" at its end, at one moment.
@@ -97,9 +97,9 @@ class Keys:
             f"create the session {name}",
             {
                 "Name": name,
-                "TTL": consul_answers.duration(ttl_seconds),
+                "TTL": answers.duration(ttl_seconds),
                 "Behavior": behavior.value,
-                "LockDelay": consul_answers.duration(lock_delay_seconds),
+                "LockDelay": answers.duration(lock_delay_seconds),
                 "Checks": [],
             },
             repeats=False,
@@ -153,7 +153,7 @@ class Keys:
                 rule=rule,
                 repeats=not waiting,
             )
-            return consul_answers.kv_snapshot(whole, int(found), entries or ())
+            return answers.kv_snapshot(whole, int(found), entries or ())
 
         waiting = {"index": index, "wait": f"{wait_seconds:.0f}s"} if index else {}
         snapshot = await read(**waiting)

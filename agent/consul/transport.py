@@ -17,8 +17,8 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from agent import __version__
+from agent.consul.secrets import SecretFiles, Secrets
 from agent.model.settings import ConsulSettings
-from agent.system.consul_secrets import SecretFiles, Secrets
 
 CONNECT_SECONDS = 3.0
 MAX_BYTES = 64 * 2**20

@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from agent.consul.transport import NoAnswer, Refusal, Transport
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.settings import ConsulSettings
-from agent.system.consul_transport import NoAnswer, Refusal, Transport
 
 T = TypeVar("T")
 
