@@ -89,7 +89,7 @@ def test_idle_agent_is_small(deb_host: DebHost, suite: str) -> None:
     memory = deb_host.host.output("cat", f"/proc/{deb_host.agent_pid()}/status")
     found = re.search(r"VmRSS:\s+(\d+) kB", memory)
     assert found
-    limit = {"bookworm": 41, "trixie": 46}[suite]
+    limit = {"bookworm": 40, "trixie": 46}[suite]
     assert int(found[1]) <= limit * MEBIBYTE
 
 

@@ -87,6 +87,7 @@ LATE_IMPORTS = {
     ("agent/sources/keys.py", "agent.system.keyring"): "0.2 MB, only where there are keys",
     ("agent/remote/stores.py", "agent.remote.s3_store"): "1 MB, only where S3 is used: XML",
     ("agent/remote/s3_requests.py", "agent.remote.aws"): "25 MB and 170 ms, the same: botocore",
+    ("agent/system/late.py", "import_module()"): "what it is there for",
     ("agent/consul/calls.py", "consul"): "5 MB and 0.1 s, only where Consul is used",
     ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
     ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
