@@ -63,7 +63,8 @@ def _prepare(plan_: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Ca
         plan.refuse_late(plan_)
         plan_.execute("DELETE FROM folders")
         own = plan_.execute(
-            "SELECT path FROM actions WHERE was = 'dir' AND action IN ('replace', 'rmdir')"
+            f"SELECT path FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608
+            " AND was = 'dir' AND action IN ('replace', 'rmdir')"
         )
         for (path,) in own.fetchall():
             save_folder(plan_, path, is_own=True)
@@ -119,7 +120,7 @@ class _Installer:
     def run(self) -> int:
         """All of the plan, in an order in which the targets are missing as briefly as can be."""
         self._total = self._plan.execute(
-            "SELECT count(*) FROM actions WHERE action IN"
+            f"SELECT count(*) FROM actions WHERE {planfile.IS_CHANGED} AND action IN"  # noqa: S608
             " ('add', 'replace', 'mkdir', 'remove', 'rmdir') AND (ours <> 3 OR was IS NOT NULL)"
         ).fetchone()[0]
         for row in self._rows():
@@ -142,7 +143,8 @@ class _Installer:
         place; files and links; last what goes.
         """
         cleared = self._plan.execute(
-            "SELECT path FROM actions WHERE action = 'replace' AND was = 'dir' AND kind <> 'dir'"
+            f"SELECT path FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608
+            " AND action = 'replace' AND was = 'dir' AND kind <> 'dir'"
         ).fetchall()
         going = "ours = 3 AND was IS NOT NULL"
         for (path,) in cleared:
@@ -150,8 +152,8 @@ class _Installer:
             yield from self._select(f"{going} AND path >= ? AND path < ?", *bounds, order="DESC")
         yield from self._select("kind = 'dir' AND action IN ('mkdir', 'replace')")
         links = self._plan.execute(
-            f"SELECT {make.LINK_COLUMNS} FROM actions WHERE action = 'add' AND how = 'link'"  # noqa: S608
-            " ORDER BY path"
+            f"SELECT {make.LINK_COLUMNS} FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608
+            " AND action = 'add' AND how = 'link' ORDER BY path"
         )
         for path in self._maker.link_new(self._counted(links), self._targets):
             yield from self._select("path = ?", path)
@@ -161,7 +163,10 @@ class _Installer:
         yield from self._select(going, order="DESC")
 
     def _select(self, where: str, *values: str, order: str = "ASC") -> Iterator[Row]:
-        query = f"SELECT {make.COLUMNS} FROM actions WHERE {where} ORDER BY path {order}"  # noqa: S608
+        query = (
+            f"SELECT {make.COLUMNS} FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608
+            f" AND ({where}) ORDER BY path {order}"
+        )
         return map(Row._make, self._counted(self._plan.execute(query, values)))
 
     def _counted(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

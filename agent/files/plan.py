@@ -94,6 +94,7 @@ def _make(
         with early.looking(committed, request.application, cancel) as look:
             wanted.expand(plan, request.appspec, request.application)
             found = compare.compare(plan, _behavior(request), cancel, look)
+        planfile.index_changes(plan)
         _name_applications(plan, request.application)
         owners.name_owners(plan, capture, replaced=found.replaced)
         _warn_of_changes(plan, found)

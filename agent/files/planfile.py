@@ -17,6 +17,8 @@ NAME = "plan.db"
 _LEVEL = 1
 _CACHE_KIB = 1024  # of each file that is open; SQLite's own 2 MiB would add up
 _STEPS_BETWEEN_CHECKS = 200_000
+_MUCH = 4
+IS_CHANGED = "action <> 'keep'"  # in a query's WHERE it lets SQLite use the index `changed`
 
 _SCHEMA = """
 CREATE TABLE actions (
@@ -79,8 +81,10 @@ folders: folders that existed, and in which something changes; as they were. is_
   permissions change, too, or they are removed.
 places: by volume, the folder that takes what is replaced and removed there.
 acls: an ACL in words, and as the kernel keeps it.
-tally: how many paths of each sort there are on each mount, when the plan was made.
+tally: how many paths of each sort there are on each mount, when the plan was made; of what is
+  kept only how many in all.
 findings: kind is conflict, problem or warning.
+changed: an index of actions, where it pays (see index_changes).
 words: what the plan was made from, and how far it was carried out (started, undoing, undone)."""
 
 
@@ -103,6 +107,17 @@ def translated(path: Path, doing: str) -> Iterator[None]:
             code=Code.DISK_FULL if is_disk_full(error) else Code.INSTALL_FAILED,
             remedy=f"Look at the free space of {path.parent}, then run: agentctl retry",
         ) from error
+
+
+def index_changes(plan: sqlite3.Connection) -> None:
+    """After the comparison: let what looks for changes pass over what is kept.
+
+    Every query of the install would read all of the plan, of which little changes as a rule. Where
+    much does, reading it all is quicker.
+    """
+    changed = plan.execute(f"SELECT count(*) FROM actions WHERE {IS_CHANGED}").fetchone()[0]  # noqa: S608
+    if changed * _MUCH < plan.execute("SELECT count(*) FROM actions").fetchone()[0]:
+        plan.execute(f"CREATE INDEX changed ON actions (path) WHERE {IS_CHANGED}")
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:

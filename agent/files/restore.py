@@ -157,8 +157,8 @@ class _Undo:
         for number, row in enumerate(self._made(self._move_made_folders_away())):
             self._each(number, row, self._take_away)
         query = (
-            f"SELECT {_COLUMNS} FROM actions WHERE was IS NOT NULL"  # noqa: S608
-            " AND (action = 'replace' OR ours = 3) ORDER BY path"
+            f"SELECT {_COLUMNS} FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608
+            " AND was IS NOT NULL AND (action = 'replace' OR ours = 3) ORDER BY path"
         )
         for number, row in enumerate(map(_Row._make, self._plan.execute(query))):
             self._each(number, row, self._put_back)
@@ -195,7 +195,8 @@ class _Undo:
         gone: list[str] = []
         skipped = "\0"
         for (path,) in self._plan.execute(
-            "SELECT path FROM actions WHERE action = 'mkdir' ORDER BY path"
+            f"SELECT path FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608
+            " AND action = 'mkdir' ORDER BY path"
         ).fetchall():
             if path.startswith(skipped):
                 continue

@@ -61,6 +61,13 @@ def _mount_number(mounts: Sequence[str]) -> tuple[str, list[str]]:
     return f"CASE {' '.join(cases)} END", values
 
 
+_TALLY_KEPT = f"""
+INSERT INTO tally (action, count)
+SELECT 'keep', (SELECT count(*) FROM actions)
+    - (SELECT count(*) FROM actions WHERE {planfile.IS_CHANGED})
+"""  # noqa: S608 - our own text; it takes no room, wherever it is
+
+
 def tally(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
     """Mark as copies what lies on another file system than the release; save counts and sizes."""
     mounts = volumes.used_by(plan)
@@ -70,15 +77,17 @@ def tally(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
     rows = plan.execute(
         f"SELECT {number} AS mount, action, kind, how, count(*), coalesce(sum(size), 0),"  # noqa: S608
         " coalesce(sum((size + 4095) / 4096 * 4096), 0) FROM actions"
-        " WHERE ours <> 3 OR was IS NOT NULL GROUP BY 1, 2, 3, 4",
+        f" WHERE {planfile.IS_CHANGED} AND (ours <> 3 OR was IS NOT NULL) GROUP BY 1, 2, 3, 4",
         values,
     ).fetchall()
-    if any(row[0] in elsewhere and row[3] == "link" for row in rows):
+    if elsewhere:
         marks = ", ".join(map(str, elsewhere))
         plan.execute(
             f"UPDATE actions SET how = 'copy' WHERE how = 'link' AND {number} IN ({marks})",  # noqa: S608
             values,
         )
+    plan.execute(_TALLY_KEPT)
+    plan.execute("DELETE FROM tally WHERE count = 0")
     plan.executemany(
         "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)",
         [

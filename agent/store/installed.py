@@ -91,10 +91,13 @@ def detach(connection: sqlite3.Connection) -> None:
 
 
 def commit_files(connection: sqlite3.Connection, application: str) -> None:
-    """Make what the attached plan installed the application's files; touches changed rows only."""
+    """Make what the attached plan installed the application's files; touches changed rows only.
+
+    action <> 'keep': lets SQLite use the plan's index of changes.
+    """
     connection.execute(
         "DELETE FROM installed WHERE application = ? AND path IN"
-        " (SELECT path FROM plan.actions WHERE action IN ('remove', 'rmdir'))",
+        " (SELECT path FROM plan.actions WHERE action <> 'keep' AND action IN ('remove', 'rmdir'))",
         (application,),
     )
     connection.execute(
@@ -102,7 +105,8 @@ def commit_files(connection: sqlite3.Connection, application: str) -> None:
         " SELECT path, ?, kind, coalesce(size, 0),"
         " coalesce(CASE action WHEN 'adopt' THEN old_mtime_ns END, mtime_ns, 0),"
         " mode, uid, gid, coalesce(digest, x''), source, acl, context"
-        " FROM plan.actions WHERE action IN ('add', 'replace', 'adopt', 'mkdir')",
+        " FROM plan.actions WHERE action <> 'keep'"
+        " AND action IN ('add', 'replace', 'adopt', 'mkdir')",
         (application,),
     )
     connection.execute(
