@@ -344,6 +344,7 @@ def outcome(bundle: Path, name: str, reuse: tuple[Path, Path] | None) -> object:
     return found, listing(where / name), rows(where / f"{name}.index")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

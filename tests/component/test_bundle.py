@@ -137,6 +137,7 @@ def test_unzip_takes_it(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "new/empty").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # each example brings two files to the disk
 @settings(QUICK, max_examples=40)
 @given(files=tree)

@@ -150,7 +150,7 @@ SECTIONS = st.sampled_from(["files", "permissions", "hooks", "services", "file_e
 @given(st.dictionaries(SECTIONS, TREES, min_size=1))
 def test_random_trees(sections: dict[str, Any]) -> None:
     tree = {"version": 0.0, "os": "linux", **sections}
-    text = yaml.safe_dump(tree, allow_unicode=True)
+    text = str(yaml.dump(tree, Dumper=yaml.CSafeDumper, allow_unicode=True))
     document = yamldoc.parse_yaml(text.encode(), "f.yml")
     assert document.is_readable
     check(text.encode())
@@ -272,7 +272,7 @@ def as_yaml(spec: AppSpec) -> str:
         for event, hooks in spec.hooks.items()
     }
     tree["services"] = [_service(each) for each in spec.services]
-    return yaml.safe_dump(tree, sort_keys=False)
+    return str(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 def _service(service: Service) -> dict[str, Any]:
