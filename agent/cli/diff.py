@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent.cli import output, publishing, teller, text
+from agent.cli import bars, output, publishing, teller, text
 from agent.cli.exits import Exit
 from agent.client import SCHEMA
 from agent.formats import environments
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     known = environments.load_environments(args.environments)
     one = environments.choose(known, args.environment)
     two, version = _other(args.other, one, known)
-    telling = teller.choose(as_json=True)  # stdout is for the differences
+    telling = bars.lines(as_json=True)  # stdout is for the differences
     try:
         with tempfile.TemporaryDirectory() as folder:
             work = _compare(args.application, (one, two), version, Path(folder), telling)

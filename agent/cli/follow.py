@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from agent.cli import arguments, connection, explain, output, reporter, text
+from agent.cli import arguments, bars, connection, explain, output, reporter, text
 from agent.cli.exits import BY_OUTCOME, Exit
 from agent.client import SCHEMA, Client, quote
 from agent.model.errors import AgentError, Code
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, path: str, body: Body) -> int:
             output.show(args, {"schema": SCHEMA, "deployment": deployment}, _accepted)
             return Exit.OK
         wait = Wait(client, deployment, private=args.foreground, timeout=args.timeout)
-        ended = wait.until_end(reporter.choose(as_json=args.json))
+        ended = wait.until_end(bars.reporter(as_json=args.json))
     output.show(args, {"schema": SCHEMA, "deployment": wait.deployment}, _summary)
     if not ended:
         return Exit.TIMEOUT

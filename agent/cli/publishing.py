@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from agent.cli import output, teller, text
+from agent.cli import bars, output, teller, text
 from agent.cli.exits import Exit
 from agent.client import SCHEMA
 from agent.model.errors import AgentError, Code
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, title: str, work: Callable[[teller.Lines], Pub
     try:
         with reporter.group(title):
             reporter.progress(title)
-            telling = teller.choose(as_json=args.json)
+            telling = bars.lines(as_json=args.json)
             try:
                 publication = work(telling)
             finally:

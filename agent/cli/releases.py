@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from agent.cli import arguments, output, publishing, teller, text
+from agent.cli import arguments, bars, output, publishing, text
 from agent.cli.exits import Exit
 from agent.client import SCHEMA
 from agent.formats import environments
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what every deployment group follows, and where each version is."""
     known = environments.load_environments(args.environments)
-    telling = teller.choose(as_json=True)  # stdout is for the tables
+    telling = bars.lines(as_json=True)  # stdout is for the tables
     shown = publishing.run_to_end(_look(args, known, telling))
     now = time.time()
     output.show(

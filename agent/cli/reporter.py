@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from agent.cli import text
@@ -67,16 +66,3 @@ def _words(step: Body) -> str:
             return f"undone in {text.seconds(step['undo_seconds'])}"
         case status:
             return str(status)
-
-
-def choose(*, as_json: bool) -> Reporter:
-    """A bar on a terminal, else lines; with --json on stderr, as stdout is for the answer."""
-    stream = sys.stderr if as_json else sys.stdout
-    if as_json or not text.has_terminal(stream):
-        return Reporter(stream)
-    try:
-        # imported here: rich costs more than all the rest, and only a terminal shows it
-        from agent.cli import progress
-    except ModuleNotFoundError:
-        return Reporter(stream)
-    return progress.Bar(stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from agent.cli import text
@@ -39,16 +38,3 @@ class Lines:
 
     def close(self) -> None:
         """No more is told."""
-
-
-def choose(*, as_json: bool) -> Lines:
-    """Bars on a terminal, else lines; with --json on stderr, as stdout is for the answer."""
-    stream = sys.stderr if as_json else sys.stdout
-    if as_json or not text.has_terminal(stream):
-        return Lines(stream)
-    try:
-        # imported here: rich costs more than all the rest, and only a terminal shows it
-        from agent.cli import progress
-    except ModuleNotFoundError:
-        return Lines(stream)
-    return progress.Transfers(stream)

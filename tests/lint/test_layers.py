@@ -97,8 +97,7 @@ LATE_IMPORTS = {
     ("agent/cli/main.py", "traceback"): "only for a defect of ours",
     ("agent/cli/logs.py", "agent.formats.settings"): "only where no agent answers: YAML",
     ("agent/cli/connection.py", "agent.cli.foreground"): "only for --foreground: subprocess",
-    ("agent/cli/reporter.py", "agent.cli.progress"): "only on a terminal: rich",
-    ("agent/cli/teller.py", "agent.cli.progress"): "the same",
+    ("agent/cli/bars.py", "agent.cli.progress"): "only on a terminal: rich",
 }
 
 
