@@ -18,6 +18,7 @@ from tests.consul_server import ConsulAgent
 from tests.status_service import StatusService, http_answer, status_service
 
 NAME = "go-service"
+PREFIX = "config/go-service"  # which the least policy lets the agent read
 # What Consul knows of the service at that moment, written between the hooks' own lines.
 SEEN = """#!/bin/sh
 curl -s -H "X-Consul-Token: {token}" {url}/v1/agent/checks > {base}/checks
@@ -70,15 +71,24 @@ class Scene:
         good = serving and "bad" not in serving
         return http_answer(serving.encode(), "200 OK" if good else "503 Service Unavailable")
 
-    def bundle(self, version: str, *, consul: str | None = None, **more: Any) -> Path:
+    def bundle(
+        self, version: str, *, consul: str | None = None, environment: str = "", **more: Any
+    ) -> Path:
         """A bundle with `services: [{consul: …}]`, its stop hook telling what Consul says then."""
         if consul is None:
             check = f"{{http: '{self.service.url}', interval: 200ms, timeout: 1s}}"
             consul = f"name: {NAME}, port: 8080, tags: [v{version}], drain: 100ms, within: 3s"
             consul += f", check: {check}"
         extra = f"services:\n  - consul: {{{consul}}}\n" if consul else ""
+        extra += f"    environment: {{{environment}}}\n" if environment else ""
         hooks = {"ApplicationStop": self.script(SEEN + _STOP), **more.pop("hooks", {})}
         return make_bundle(self.base, version, hooks=hooks, extra=extra, **more)
+
+    def environment(self) -> dict[str, str]:
+        """What the service's environment file says; {} where there is none."""
+        path = self.base / "etc" / "env"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return dict(each.split("=", 1) for each in lines if not each.startswith("#"))
 
     def script(self, text: str) -> str:
         """A hook's text with the places of this scene in it."""

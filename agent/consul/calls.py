@@ -139,11 +139,7 @@ class Calls:
             return TransientError(
                 f"cannot {doing} at {address}: {error}",
                 code=Code.CONSUL_UNREACHABLE,
-                remedy=(
-                    "Correct consul.ca_file, cert_file and key_file in agent.yaml"
-                    if error.is_of_tls
-                    else "See whether the Consul agent runs: systemctl status consul"
-                ),
+                remedy=_remedy(error),
             )
         if not isinstance(error, Refusal):
             return AgentError(
@@ -162,7 +158,9 @@ class Calls:
             return TransientError(
                 f"cannot {doing}: {reason}",
                 code=Code.CONSUL_UNREACHABLE,
-                remedy="See how Consul's servers are: consul operator raft list-peers",
+                remedy="Raise limits.rpc_rate of the Consul agent, or see who asks it so often"
+                if error.status == 429
+                else "See how Consul's servers are: consul operator raft list-peers",
             )
         return AgentError(f"cannot {doing}: {reason}", code=Code.CONSUL_REFUSED)
 
@@ -183,6 +181,15 @@ class Calls:
             if token_file
             else f"Set consul.token_file in agent.yaml to a token whose policy has: {rule}",
         )
+
+
+def _remedy(error: NoAnswer) -> str:
+    if error.is_of_tls:
+        return "Correct consul.ca_file, cert_file and key_file in agent.yaml"
+    remedy = "See whether the Consul agent runs: systemctl status consul"
+    if error.is_cut:
+        remedy += ". One that runs closes what is beyond its limits.http_max_conns_per_client"
+    return remedy
 
 
 def _load(transport: Transport) -> tuple[Any, type[Exception]]:

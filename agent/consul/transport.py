@@ -7,6 +7,7 @@ up to wait/16 late, so a client that waits less sees a timeout where there is no
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from agent.model.settings import ConsulSettings
 CONNECT_SECONDS = 3.0
 MAX_BYTES = 64 * 2**20
 _CHUNK_BYTES = 64 * 1024
+_CUT = (errno.ECONNRESET, errno.EPIPE)
 _CONNECTIONS = 100  # Consul's own limit for a client is 200 (limits.http_max_conns_per_client)
 
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -47,11 +49,15 @@ class Refusal(Exception):
 
 
 class NoAnswer(Exception):
-    """Consul did not answer, and why. is_of_tls: it, or we, did not like a certificate."""
+    """Consul did not answer, and why. is_of_tls: it, or we, did not like a certificate.
 
-    def __init__(self, cause: str, *, is_of_tls: bool = False) -> None:
+    is_cut: it took the connection and closed it, as it does where a client has too many.
+    """
+
+    def __init__(self, cause: str, *, is_of_tls: bool = False, is_cut: bool = False) -> None:
         super().__init__(cause)
         self.is_of_tls = is_of_tls
+        self.is_cut = is_cut
 
 
 class Transport:
@@ -207,7 +213,7 @@ def _no_answer(error: Exception) -> NoAnswer:
             cause = getattr(inner, "verify_message", "") or str(inner)
             return NoAnswer(f"its certificate is not accepted: {cause}", is_of_tls=True)
         case aiohttp.ServerDisconnectedError():
-            return NoAnswer("the connection was closed without an answer")
+            return _cut()
         case aiohttp.ClientPayloadError():
             return NoAnswer("the answer was cut off")
         case _:
@@ -222,6 +228,12 @@ def _failed_connection(error: Exception) -> NoAnswer:
     words = failed.strerror or str(failed)
     if isinstance(failed, ssl.SSLError) or words.startswith("[SSL"):
         return NoAnswer(f"TLS failed: {words}", is_of_tls=True)
+    if failed.errno in _CUT or "can not write request body" in words:
+        return _cut()
     # asyncio puts the address into strerror; the errors of a name have a number below 0
     number = failed.errno or 0
     return NoAnswer((os.strerror(number) if number > 0 else words).lower())
+
+
+def _cut() -> NoAnswer:
+    return NoAnswer("the connection was closed without an answer", is_cut=True)
