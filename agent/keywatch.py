@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent import queue as queue_module
 from agent.consul.watch import PrefixWatch
 from agent.environment import changes, snapshots, variables
 from agent.environment.snapshots import Kept
@@ -21,11 +22,12 @@ from agent.equipment import Equipment
 from agent.formats import appspec as appspec_format
 from agent.model.appspec import EnvironmentFile
 from agent.model.consul import KvSnapshot
-from agent.model.deployment import Current, Deployment, Outcome, Trigger
+from agent.model.deployment import Current, Deployment, Outcome, Trigger, new_deployment_id
 from agent.model.errors import AgentError
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
+from agent.slots import LOOK_AGAIN_SECONDS, Answer, Slots
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
     from agent.consul.adapter import Consul
@@ -67,6 +69,8 @@ class KeyWatch:
         self._splays: dict[str, float] = {}  # seconds by prefix
         self._files: dict[str, Sequence[EnvironmentFile]] = {}  # by release
         self._deciding = asyncio.Lock()
+        self._slots = Slots(consul, equipment, queue)
+        self._asking: dict[str, asyncio.Task[None]] = {}  # for a slot, by application
 
     async def view(self, application: str) -> dict[str, Any]:
         """What status shows: the files with the names in them, and what was decided last."""
@@ -96,6 +100,7 @@ class KeyWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         try:
+            await self._slots.take_over()
             while True:
                 applications = await asyncio.to_thread(self._equipment.state.committed)
                 await self._follow(applications)
@@ -103,8 +108,12 @@ class KeyWatch:
                     await self._decide_safely(application)
                 await self._queue.wait_for_end(_LOOK_AGAIN_SECONDS)
         finally:
-            for _, following in self._watches.values():
+            for following in (
+                *(each for _, each in self._watches.values()),
+                *self._asking.values(),
+            ):
                 following.cancel()
+            self._slots.close()
 
     async def _follow(self, applications: Sequence[str]) -> None:
         """Begin the watches that current revisions name, and end the others."""
@@ -174,22 +183,62 @@ class KeyWatch:
         if scene.unread is not None:
             cause = scene.unread.failure.message if scene.unread.failure else "it was ended"
             return f"{scene.unread.id} is tried again in a minute: {cause}"
-        changed, said = [], ""
+        changed: list[EnvironmentFile] = []
+        said = ""
         for file in scene.files:
             snapshot = self._latest.get(file.prefix)
             if snapshot is None:
                 continue
             why = _why_not(file.prefix, snapshot, scene)
             if why is None and time.monotonic() >= self._due[file.prefix]:
-                changed.append(file.prefix)
+                changed.append(file)
             said = said or why or ""
         if not changed:
+            self._slots.forget(application)
             return said
-        by = f"Consul {', '.join(changed)}"
-        deployment = await self._queue.request(
-            scene.current.revision, Trigger.ENVIRONMENT, by=by, release=scene.current.release
-        )
-        return f"the environment has changed in {by}: {deployment.id}"
+        return await self._ask_for(scene.current, changed)
+
+    async def _ask_for(self, current: Current, changed: Sequence[EnvironmentFile]) -> str:
+        """Ask for the deployment of a change, where it may begin; a sentence. Raises Conflict."""
+        by = f"Consul {', '.join(each.prefix for each in changed)}"
+        deployment_id = new_deployment_id()
+        count = min((each.slots for each in changed if each.slots), default=0)
+        slot = Answer(is_free=True)
+        if count:
+            # a host that is held takes no slot from others
+            await queue_module.refuse_held(self._equipment.state, current.revision)
+            slot = await self._slots.ask(current.revision, count, deployment_id)
+        if not slot.is_free:
+            self._ask_again(current.revision.application)
+            return f"the environment has changed in {by}: {slot.said}"
+        try:
+            deployment = await self._queue.request(
+                current.revision,
+                Trigger.ENVIRONMENT,
+                by=by,
+                release=current.release,
+                deployment_id=deployment_id,
+            )
+        except AgentError:
+            if slot.lock is not None:
+                await self._slots.give_back(slot.lock)
+            raise
+        if slot.lock is not None:
+            self._slots.keep(deployment, slot.lock)
+        said = f", {slot.said}" if slot.said else ""
+        return f"the environment has changed in {by}: {deployment.id}{said}"
+
+    def _ask_again(self, application: str) -> None:
+        """A little later; other changes and deployments go on meanwhile."""
+
+        async def ask() -> None:
+            # jitter: all hosts of the group ask
+            await asyncio.sleep(LOOK_AGAIN_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+            del self._asking[application]
+            await asyncio.shield(self._decide_safely(application))
+
+        if application not in self._asking:
+            self._asking[application] = asyncio.create_task(ask())
 
     def _look(self, application: str) -> _Scene | None:
         """None where nothing is current, or it names no environment. Blocks."""

@@ -26,6 +26,7 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, from_os_err
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.record import Record
+from agent.store.state import State
 from agent.system import memory
 from agent.system.deployment_log import DeploymentLog
 
@@ -55,21 +56,22 @@ class DeploymentQueue:
     # asked for by poller and API
 
     async def request(
-        self, revision: Revision, trigger: Trigger, *, by: str, release: str = ""
+        self,
+        revision: Revision,
+        trigger: Trigger,
+        *,
+        by: str,
+        release: str = "",
+        deployment_id: str = "",
     ) -> Deployment:
         """Add a deployment; a waiting one of the same application is superseded by it.
 
-        Raises Conflict while a hold is in force (rollbacks pass).
+        deployment_id: a new one, where it is known before. Raises Conflict while a hold is in force
+        (rollbacks pass).
         """
-        hold = await asyncio.to_thread(self._equipment.state.hold)
-        if hold is not None and trigger is not Trigger.ROLLBACK:
-            raise Conflict(
-                f"cannot deploy {revision.version}: deployments are held by {hold.by}:"
-                f" {hold.reason}",
-                code=Code.HELD,
-                remedy="Wait for the hold to expire, or run: agentctl unhold",
-            )
-        deployment_id = new_deployment_id()
+        if trigger is not Trigger.ROLLBACK:
+            await refuse_held(self._equipment.state, revision)
+        deployment_id = deployment_id or new_deployment_id()
         deployment = Deployment(
             id=deployment_id,
             revision=revision,
@@ -278,6 +280,17 @@ class DeploymentQueue:
     async def wait_for_end(self, seconds: float) -> None:
         """Return when a deployment ends, at the latest after `seconds`."""
         await _wait(self._ended, seconds)
+
+
+async def refuse_held(state: State, revision: Revision) -> None:
+    """Raise Conflict while a hold is in force."""
+    hold = await asyncio.to_thread(state.hold)
+    if hold is not None:
+        raise Conflict(
+            f"cannot deploy {revision.version}: deployments are held by {hold.by}: {hold.reason}",
+            code=Code.HELD,
+            remedy="Wait for the hold to expire, or run: agentctl unhold",
+        )
 
 
 def _fields(

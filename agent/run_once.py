@@ -7,15 +7,18 @@ restarted, and no token leaves it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent import named
+from agent.consul import locks
+from agent.consul.locks import Lock
 from agent.equipment import Equipment
 from agent.model.consul import KvEntry
 from agent.model.deployment import Deployment
@@ -26,8 +29,11 @@ if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
     from agent.consul.adapter import Consul
 
 KEYS = {"holder", "lease_seconds", "exit_code", "began", "seconds", "lines"}
-_LOCK_DELAY_SECONDS = 15.0
-_LEASE_SECONDS = (10.0, 3600.0)
+LEAST_LEASE_SECONDS = 10.0  # Consul's own least TTL
+_MOST_LEASE_SECONDS = 3600.0
+_RESULT = "/result"  # below its lock
+KEPT_RESULTS = 20  # of one name, the newest ones
+_MOST_PRUNED = 50  # at once
 _SHOWN_LINES = 20
 _SHOWN_CHARACTERS = 200
 _SCHEMA = 1
@@ -35,16 +41,23 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """What one process asks for. lock: the key; the result is below it."""
+    """What one process asks for. folder: of the keys of all versions."""
 
     consul: Consul
     deployment: Deployment
-    lock: str
+    folder: str
     holder: str
 
     @property
+    def lock(self) -> str:
+        return self.lock_of(self.deployment.revision.version)
+
+    @property
     def result(self) -> str:
-        return f"{self.lock}/result"
+        return f"{self.lock}{_RESULT}"
+
+    def lock_of(self, version: str) -> str:
+        return f"{self.folder}/{version}"
 
 
 class RunOnce:
@@ -80,17 +93,29 @@ class RunOnce:
         turn = _Turn(
             consul,
             running.deployment,
-            consul.key("run-once", *parts, revision.version),
+            consul.key("run-once", *parts),
             named.check_name(body.get("holder"), "holder"),
         )
         if action == "begin":
-            low, high = _LEASE_SECONDS
-            return await _begin(turn, min(max(_number(body, "lease_seconds"), low), high))
+            lease = min(_number(body, "lease_seconds"), _MOST_LEASE_SECONDS)
+            return await _begin(turn, max(lease, LEAST_LEASE_SECONDS))
         if action == "renew":
             return await _renew(turn)
         if action == "end":
-            return await _end(turn, body)
+            ended = await _end(turn, body)
+            await self._prune(turn)
+            return ended
         raise named.bad_request(f"{action!r} is none of begin, renew, end")
+
+    async def _prune(self, turn: _Turn) -> None:
+        """Remove old results of the same name; what cannot be removed now is old the next time."""
+        application, state = turn.deployment.revision.application, self._equipment.state
+        with contextlib.suppress(AgentError):
+            known = await asyncio.to_thread(
+                lambda: (state.current(application), state.previous(application))
+            )
+            here = [turn.lock, *(turn.lock_of(each.revision.version) for each in known if each)]
+            await _prune(turn, here)
 
 
 async def _begin(turn: _Turn, lease_seconds: float) -> dict[str, Any]:
@@ -100,24 +125,20 @@ async def _begin(turn: _Turn, lease_seconds: float) -> dict[str, Any]:
         return {"state": "done", "result": known}
     held = await turn.consul.read_kv(turn.lock, is_consistent=True)
     if held is not None and held.session:
-        holder = _parse(held)
+        holder = locks.parse(held)
         if holder.get("holder") == turn.holder:
             return {"state": "run"}  # asked again, as the answer was lost
         return {"state": "wait", "by": _named(holder)}
     index = before.modify_index if before is not None else 0
     value = _json(turn, began=time.time(), result_index=index)
-    session = await turn.consul.create_session(
-        f"{turn.deployment.revision.application} run-once",
-        ttl_seconds=lease_seconds,
-        lock_delay_seconds=_LOCK_DELAY_SECONDS,
-    )
-    if not await turn.consul.acquire(turn.lock, value, session):
-        await turn.consul.destroy_session(session)
+    name = f"{turn.deployment.revision.application} run-once"
+    lock = await locks.take(turn.consul, [turn.lock], value, name=name, ttl_seconds=lease_seconds)
+    if lock is None:
         return {"state": "wait", "by": "another host, or the end of one that is away"}
     after = await turn.consul.read_kv(turn.result, is_consistent=True)
     if (after.modify_index if after is not None else 0) != index:
         # it ran between the two questions
-        await _release(turn, session)
+        await locks.release(turn.consul, lock)
         return {"state": "wait", "by": "the next question"}
     return {"state": "run"}
 
@@ -129,7 +150,7 @@ def _result_for(turn: _Turn, entry: KvEntry | None) -> dict[str, Any] | None:
     """
     if entry is None:
         return None
-    known = _parse(entry)
+    known = locks.parse(entry)
     is_success = known.get("exit_code") == 0
     if is_success or known.get("ended", 0.0) >= turn.deployment.created_at:
         return known
@@ -149,7 +170,7 @@ async def _end(turn: _Turn, body: Mapping[str, Any]) -> dict[str, Any]:
     """Record the result and unlock; where exit code 75 asks for another try, unlock only."""
     code = int(_number(body, "exit_code"))
     recorded = await turn.consul.read_kv(turn.result, is_consistent=True)
-    if recorded is not None and _parse(recorded).get("holder") == turn.holder:
+    if recorded is not None and locks.parse(recorded).get("holder") == turn.holder:
         return {"state": "done"}  # asked again, as the answer was lost
     held = await _held(turn)
     if code != os.EX_TEMPFAIL:
@@ -166,26 +187,32 @@ async def _end(turn: _Turn, body: Mapping[str, Any]) -> dict[str, Any]:
             ],
         )
         # what was recorded since is another host's: this lock was not held all the time
-        index = int(_parse(held).get("result_index", 0))
+        index = int(locks.parse(held).get("result_index", 0))
         if not await turn.consul.put_kv(turn.result, value, cas=index):
             raise _lost(turn)
-    await _release(turn, held.session)
+    await locks.release(turn.consul, Lock(turn.lock, held.session))
     return {"state": "done"}
+
+
+async def _prune(turn: _Turn, kept: Collection[str]) -> None:
+    """Leave the newest results and those of the kept locks; what changes meanwhile stays, too."""
+    entries = {each.key: each for each in await turn.consul.read_entries(turn.folder)}
+    results = [each for each in entries.values() if each.key.endswith(_RESULT)]
+    results.sort(key=lambda each: each.modify_index, reverse=True)
+    for result in results[KEPT_RESULTS : KEPT_RESULTS + _MOST_PRUNED]:
+        lock = entries.get(result.key.removesuffix(_RESULT))
+        if lock is None or lock.session or lock.key in kept:
+            continue
+        if await turn.consul.delete_kv(result.key, cas=result.modify_index):
+            await turn.consul.delete_kv(lock.key, cas=lock.modify_index)
 
 
 async def _held(turn: _Turn) -> KvEntry:
     """The lock, where this process has it; raises Conflict."""
     entry = await turn.consul.read_kv(turn.lock, is_consistent=True)
-    if entry is None or not entry.session or _parse(entry).get("holder") != turn.holder:
+    if entry is None or not entry.session or locks.parse(entry).get("holder") != turn.holder:
         raise _lost(turn)
     return entry
-
-
-async def _release(turn: _Turn, session: str) -> None:
-    """Unlock: a lock that is released and not lost has no delay. What fails ends with its TTL."""
-    with contextlib.suppress(AgentError):
-        await turn.consul.release(turn.lock, b"", session)
-        await turn.consul.destroy_session(session)
 
 
 def _lost(turn: _Turn) -> Conflict:
@@ -204,15 +231,6 @@ def _json(turn: _Turn, **more: object) -> bytes:
         "holder": turn.holder,
     }
     return json.dumps(whose | more).encode()
-
-
-def _parse(entry: KvEntry) -> dict[str, Any]:
-    """What is in a key of ours; nothing of what somebody else has written there."""
-    try:
-        found = json.loads(entry.value or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _named(holder: Mapping[str, Any]) -> str:

@@ -149,7 +149,26 @@ class AgentHost:
         """End what the test left running: the agent and the service's processes."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        self._signal_hooks(signal.SIGKILL)
+
+    def die(self) -> None:
+        """What a power cut does to the agent and to all that its hooks have started."""
+        self.clear()
+
+    def freeze(self) -> None:
+        """Stop the agent and all that its hooks have started, as a host that stands still."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._signal_hooks(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on, the hooks first."""
+        assert self._process is not None
+        self._signal_hooks(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
+
+    def _signal_hooks(self, number: signal.Signals) -> None:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if process.environ().get("RELEASE_DIR", "").startswith(str(self.state_dir)):
-                    os.kill(process.pid, signal.SIGKILL)
+                    os.kill(process.pid, number)

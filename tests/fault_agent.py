@@ -3,6 +3,8 @@
 Usage: python -m tests.fault_agent CONFIG [FAULT], where FAULT is JSON:
 {"row": "install", "at": "do-before|do-after|undo-before|undo-after", "how": "fail|hang|kill|wait"}
 hang runs into the row's time limit, wait stays until it is aborted.
+TEST_LOCK_SECONDS in the environment: the least TTL of its locks in Consul, and their delay, as no
+test should wait for the half minute after which they really end.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import signal
 import sys
 from pathlib import Path
 
-from agent import daemon
+from agent import daemon, run_once, slots
+from agent.consul import locks
 from agent.formats import settings as settings_format
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Do, Row, Undo
 from agent.model.errors import AgentError, Code
@@ -70,8 +73,15 @@ def _apply(rows: tuple[Row, ...], faults: list[dict[str, str]]) -> tuple[Row, ..
     return tuple(changed)
 
 
+def _shorten_locks(seconds: float) -> None:
+    slots.TTL_SECONDS = slots.AWAY_SECONDS = seconds
+    run_once.LEAST_LEASE_SECONDS = locks.DELAY_SECONDS = seconds
+
+
 def main() -> None:
     """Serve until SIGTERM."""
+    if "TEST_LOCK_SECONDS" in os.environ:
+        _shorten_locks(float(os.environ["TEST_LOCK_SECONDS"]))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     faults = [json.loads(text) for text in sys.argv[2:]]
     settings = settings_format.load_settings(Path(sys.argv[1]), user_defaults=False)

@@ -166,10 +166,6 @@ def kv_entry(entry: Mapping[str, Any]) -> KvEntry:
 
 
 def kv_snapshot(prefix: str, index: int, entries: Iterable[Mapping[str, Any]]) -> KvSnapshot:
-    """The keys below prefix, which ends in "/"."""
-    values = {
-        entry["Key"].removeprefix(prefix): entry["Value"] or b""
-        for entry in entries
-        if not entry["Key"].endswith("/")
-    }
+    """The keys below prefix, which ends in "/"; no folders are among them."""
+    values = {entry["Key"].removeprefix(prefix): entry["Value"] or b"" for entry in entries}
     return KvSnapshot(prefix, index, values)

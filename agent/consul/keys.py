@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from agent.consul import answers
 from agent.consul.calls import Calls
 from agent.consul.watch import PrefixWatch
@@ -43,6 +46,12 @@ class Keys:
         found = await self._read_prefix(prefix, is_consistent=is_consistent)
         assert found is not None
         return found
+
+    async def read_entries(self, prefix: str) -> tuple[KvEntry, ...]:
+        """All keys below a prefix with what tells of their locks; raises as read_prefix."""
+        found = await self._read_below(_whole(prefix), is_consistent=True)
+        assert found is not None
+        return tuple(map(answers.kv_entry, found[1]))
 
     def watch_prefix(self, prefix: str) -> PrefixWatch:
         """Snapshots of a prefix: `async for snapshot in consul.watch_prefix(prefix)`."""
@@ -134,33 +143,45 @@ class Keys:
         *,
         is_consistent: bool = False,
     ) -> KvSnapshot | None:
-        """The snapshot; with an index the first other one, or None after wait_seconds without.
+        """The snapshot; with an index the first other one, or None after wait_seconds without."""
+        whole = _whole(prefix)
+        found = await self._read_below(whole, index, wait_seconds, is_consistent=is_consistent)
+        return None if found is None else answers.kv_snapshot(whole, *found)
+
+    async def _read_below(
+        self,
+        whole: str,
+        index: int = 0,
+        wait_seconds: float = 0.0,
+        *,
+        is_consistent: bool,
+    ) -> tuple[int, list[Mapping[str, Any]]] | None:
+        """As _read_prefix: the index, and the entries as Consul gives them.
 
         Where a list of keys may not be read, Consul answers as if there were no keys; only a single
         key says which it is. Permission may come back between these two questions, so a list that
         is empty is asked for again once it is known that it may be read.
         """
-        whole = _whole(prefix)
         doing = f"read the keys below {whole} in Consul"
         rule = f'key_prefix "{whole}" {{ policy = "read" }}'
         options = {"dc": self._dc, "consistency": _mode(is_consistent)}
         library = await self._calls.library()
 
-        async def read(**waiting: object) -> KvSnapshot:
+        async def read(**waiting: object) -> tuple[int, list[Mapping[str, Any]]]:
             found, entries = await self._calls.call(
                 doing,
                 lambda: library.kv.get(whole, recurse=True, **waiting, **options),
                 rule=rule,
                 repeats=not waiting,
             )
-            return answers.kv_snapshot(whole, int(found), entries or ())
+            return int(found), [each for each in entries or () if not each["Key"].endswith("/")]
 
         waiting = {"index": index, "wait": f"{wait_seconds:.0f}s"} if index else {}
-        snapshot = await read(**waiting)
-        if index and snapshot.index == index:
+        found = await read(**waiting)
+        if index and found[0] == index:
             return None
         await self._calls.call(doing, lambda: library.kv.get(whole, **options), rule=rule)
-        return snapshot if snapshot.values else await read()
+        return found if found[1] else await read()
 
     async def _put_key(
         self,

@@ -47,5 +47,10 @@ def build_environment(
         owner=permissions.build_name((*path, "owner"), value.get("owner"), found),
         group=permissions.build_name((*path, "group"), value.get("group"), found),
         mode=0o600 if mode is None else mode,
+        slots=_slots(value.get("slots")),
         **quantities.durations(value, "splay"),
     )
+
+
+def _slots(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -151,7 +151,8 @@ class EnvironmentFile:
     """A prefix of keys in Consul as an EnvironmentFile= of systemd.
 
     signal: its name without SIG, where on_change is SIGNAL. owner, group: "" for the agent's own.
-    splay_seconds: a change is waited with for a random part of it.
+    splay_seconds: a change is waited with for a random part of it. slots: so many hosts of the
+    group may change at once, 0 for all.
     """
 
     prefix: str
@@ -162,6 +163,7 @@ class EnvironmentFile:
     group: str = ""
     mode: int = 0o600
     splay_seconds: float = 0.0
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ services:
     consul: {name: go-service, port: 8080, check: {http: /status, interval: 2s}, drain: 1m}
     environment:
       {prefix: config/go/, file: /etc/go/env, on_change: "signal:HUP",
-       group: go, mode: "0640", splay: 1m}
+       group: go, mode: "0640", splay: 1m, slots: 2}
 """
     first, second = parsed(text).services
     assert first == Service(
@@ -180,6 +180,7 @@ services:
         group="go",
         mode=0o640,
         splay_seconds=60.0,
+        slots=2,
     )
     assert second.status == StatusCheck(url="https://localhost/s", served_by=ServedBy.ANY)
     check = ConsulCheck(http="http://127.0.0.1:8080/status", interval_seconds=2.0)
