@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from agent.run_once import KEPT_RESULTS
 from tests import consul_server
 from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
@@ -29,7 +30,8 @@ Hosts = Callable[[str], AgentHost]
 
 @pytest.fixture(scope="module")
 def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
-    server = consul_server.server(tmp_path_factory.mktemp("consul") / "server")
+    folder = tmp_path_factory.mktemp("consul") / "server"
+    server = consul_server.server(folder, session_ttl_min="1s")
     with consul_server.running(server):
         yield server
 
@@ -51,10 +53,12 @@ def hosts(state_dir: Path, consul: ConsulAgent) -> Iterator[Hosts]:
     consul.ask("DELETE", "/v1/kv/deploy?recurse")
 
 
-def bundle(host: AgentHost, shared: Path, script: str, version: str = "1") -> Path:
+def bundle(
+    host: AgentHost, shared: Path, script: str, version: str = "1", *, lease: int = 10
+) -> Path:
     """One whose BeforeInstall runs a command once; all of them write into one file."""
     migrate = f"#!/bin/sh\necho $REVISION_VERSION >> {shared}/ran\n{script}"
-    hook = f"#!/bin/sh\nexec run-once migrate --wait 40 --lease 10 -- sh -c '{migrate}'\n"
+    hook = f"#!/bin/sh\nexec run-once migrate --wait 40 --lease {lease} -- sh -c '{migrate}'\n"
     return make_bundle(host.base, version, hooks={"BeforeInstall": hook})
 
 
@@ -164,30 +168,112 @@ def test_lost_lock_ends_the_command(hosts: Hosts, consul: ConsulAgent, state_dir
     assert result(consul) is None
 
 
-@pytest.mark.timeout(120)
+@pytest.fixture
+def short_locks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Leases of 2 s, which Consul doubles, and as long a delay; asked for before `hosts`."""
+    monkeypatch.setenv("TEST_LOCK_SECONDS", "2")
+    return 2
+
+
 def test_host_that_dies_in_the_middle_frees_it(
-    hosts: Hosts, consul: ConsulAgent, state_dir: Path
+    short_locks: int, hosts: Hosts, consul: ConsulAgent, state_dir: Path
 ) -> None:
-    """Its session's TTL of 10 s, which Consul may double, and 15 s of lock-delay."""
     one, two = hosts("one"), hosts("two")
     script = f"[ -e {state_dir}/first ] && exit 0; touch {state_dir}/first; exec sleep 1000"
-    one.request(bundle(one, state_dir, script))
+    one.request(bundle(one, state_dir, script, lease=short_locks))
     one.wait_for_file(state_dir / "first")
-    deployment_id = two.request(bundle(two, state_dir, script))
+    deployment_id = two.request(bundle(two, state_dir, script, lease=short_locks))
     wait_until(lambda: "which runs it" in log_of(two), 15)
-    one.kill()
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("RELEASE_DIR", "").startswith(str(one.state_dir)):
-                process.kill()
-        except psutil.Error:
-            continue
-    view = wait_until(lambda: ended(two, deployment_id), 80)
+    one.die()
+    view = wait_until(lambda: ended(two, deployment_id), 30)
     assert view["outcome"] == "succeeded"
     assert ran(state_dir) == ["1", "1"]
     found = result(consul)
     assert found is not None
     assert found["deployment"] == deployment_id
+
+
+@pytest.mark.parametrize("has_ended", [False, True], ids=["still-runs", "has-ended"])
+def test_host_that_is_frozen_has_lost_it_when_it_thaws(
+    short_locks: int, hosts: Hosts, consul: ConsulAgent, state_dir: Path, *, has_ended: bool
+) -> None:
+    """Whatever its command has come to: another host has run it, and that is what counts."""
+    one, two = hosts("one"), hosts("two")
+    script = (
+        f"[ -e {state_dir}/first ] && exit 0; echo $$ > {state_dir}/first;"
+        f" while [ ! -e {state_dir}/end ]; do sleep 0.05; done; echo of the first; exit 0"
+    )
+    first = one.request(bundle(one, state_dir, script, lease=short_locks))
+    one.wait_for_file(state_dir / "first")
+    second = two.request(bundle(two, state_dir, script, lease=short_locks))
+    wait_until(lambda: "which runs it" in log_of(two), 15)
+    one.freeze()
+    view = wait_until(lambda: ended(two, second), 30)
+    assert view["outcome"] == "succeeded"
+    if has_ended:
+        (state_dir / "end").touch()
+    one.thaw()
+    view = one.wait_for_outcome(first)
+    assert view["outcome"] == "rolled_back"
+    assert any("its session has ended" in line for line in view["failure"]["evidence"])
+    assert ran(state_dir) == ["1", "1"]
+    assert not psutil.pid_exists(int((state_dir / "first").read_text()))
+    found = result(consul)
+    assert found is not None
+    assert (found["deployment"], found["lines"]) == (second, [])
+
+
+@pytest.mark.timeout(120)
+def test_host_that_is_cut_off_ends_it_before_another_one_begins(
+    hosts: Hosts, consul: ConsulAgent, state_dir: Path
+) -> None:
+    """With the lock's real times: a TTL of 10 s, which Consul doubles, and a delay of 15 s."""
+    client = consul_server.client(state_dir / "client", consul)
+    with consul_server.running(client):
+        one, two = hosts("one"), hosts("two")
+        one.stop()
+        one.config.write_text(one.config.read_text().replace(consul.url, client.url))
+        one.start()
+        script = (
+            f"if [ -e {state_dir}/first ]; then"
+            f" kill -0 $(cat {state_dir}/first) && exit 9; exit 0; fi;"
+            f" echo $$ > {state_dir}/first; sleep 1000"
+        )
+        first = one.request(bundle(one, state_dir, script))
+        one.wait_for_file(state_dir / "first")
+        client.freeze()
+        second = two.request(bundle(two, state_dir, script))
+        view = one.wait_for_outcome(first)
+        assert view["outcome"] == "rolled_back"
+        assert any("no host can be kept" in line for line in view["failure"]["evidence"])
+        assert ran(state_dir) == ["1"]
+        view = wait_until(lambda: ended(two, second), 60)
+        assert view["outcome"] == "succeeded"
+        client.thaw()
+    assert ran(state_dir) == ["1", "1"]
+
+
+def test_old_results_are_removed(hosts: Hosts, consul: ConsulAgent, state_dir: Path) -> None:
+    """All but the newest, what the host could return to, what is locked, and what is not ours."""
+    host = hosts("one")
+    host.deploy_good(bundle(host, state_dir, "true", "current"))
+    session = consul.ask("PUT", "/v1/session/create", {"TTL": "60s", "Checks": []})["ID"]
+    versions = [f"0.{number}" for number in range(KEPT_RESULTS + 5)]
+    for version in versions:
+        key = KEY.format(version=version)
+        consul.ask("PUT", f"/v1/kv/{key}" + ("?acquire=" + session) * (version == "0.1"), b"")
+        consul.put_kv(f"{key}/result", b'{"exit_code": 0}')
+    consul.put_kv(KEY.format(version="notes"), b"of somebody")
+    host.deploy_good(bundle(host, state_dir, "true", "new"))
+
+    def left() -> set[str]:
+        found = consul.ask("GET", f"/v1/kv/{KEY.format(version='')}?keys")
+        return {each.removeprefix(KEY.format(version="")) for each in found}
+
+    kept = {*versions[-KEPT_RESULTS + 1 :], "0.1", "current", "new"}
+    wanted = {"notes", *kept, *(f"{each}/result" for each in kept)}
+    wait_until(lambda: left() == wanted)
+    consul.ask("PUT", f"/v1/session/destroy/{session}")
 
 
 def ended(host: AgentHost, deployment_id: str) -> dict[str, Any]:
