@@ -53,6 +53,7 @@ async def allow(ctx: Context) -> Result:
         notes.append(_unused(ctx, await _new_services(ctx)))
     else:
         notes.append(await _reload_where_changed(ctx, ctx.traffic))
+        notes += await _unread(ctx)
         old = [each.id for each in await _old_services(ctx)]
         notes.append(await ctx.traffic.enter(await _new_services(ctx), await _planned(ctx), old))
     await ctx.run_event(LifecycleEvent.AFTER_ALLOW_TRAFFIC, ctx.release)
@@ -122,6 +123,24 @@ async def _installed(ctx: Context) -> tuple[str, ...]:
         return definitions.read_ids(definitions.find_installed(files, _folder(ctx)))
 
     return await run_blocking(ctx.cancel, read)
+
+
+async def _unread(ctx: Context) -> list[str]:
+    """A remark on each file of the new revision whose services are not known."""
+    if ctx.deployment.trigger is Trigger.ENVIRONMENT:
+        return []
+
+    def read() -> tuple[str, ...]:
+        paths, _ = definitions.find_planned(ctx.plan_path, _folder(ctx))
+        return definitions.find_unread(paths)
+
+    notes = [
+        f"{path}: which services it defines is not understood, so they do not leave traffic"
+        for path in await run_blocking(ctx.cancel, read)
+    ]
+    for note in notes:
+        ctx.log.line(f"warning: {note}")
+    return notes
 
 
 async def _planned(ctx: Context) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.files import planfile
 from agent.files.choose import Action
+from agent.formats import hcl
 from agent.model.installed import InstalledFile
 
 # Consul reads these, and only directly in the folder
@@ -56,28 +57,49 @@ def _is_definition(path: str, folder: str) -> bool:
 def read_ids(paths: Iterable[str]) -> tuple[str, ...]:
     """The ids of the services that are defined in files; blocks.
 
-    Only of those in JSON, and nothing of a file that cannot be read: Consul complains of it.
+    Nothing of a file that cannot be read: Consul complains of it, or find_unread tells of it.
     """
     found: dict[str, None] = {}
     for path in paths:
-        try:
-            with open(path, "rb") as file:
-                content = json.loads(file.read(_MOST_BYTES))
-        except (OSError, ValueError):
-            continue
-        for service in _services(content):
+        for service in _services(_read(path) or {}):
             given = {str(key).casefold(): value for key, value in service.items()}
-            service_id = given.get("id") or given.get("name")
+            service_id = _last(given.get("id")) or _last(given.get("name"))
             if isinstance(service_id, str) and service_id:
                 found[service_id] = None
     return tuple(found)
 
 
-def _services(content: Any) -> Iterator[dict[str, Any]]:
-    if not isinstance(content, dict):
-        return
-    for key in ("service", "services"):
-        given = content.get(key)
-        for each in given if isinstance(given, list) else [given]:
-            if isinstance(each, dict):
-                yield each
+def find_unread(paths: Iterable[str]) -> tuple[str, ...]:
+    """Those of the files whose services are not known; blocks."""
+    return tuple(each for each in paths if os.path.exists(each) and _read(each) is None)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """What is in a file, in HCL each key with a list of its values; None where it is neither."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES).decode()
+        content = hcl.parse_hcl(text) if path.endswith(".hcl") else json.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _services(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for key, given in content.items():  # Consul minds no capitals
+        if str(key).casefold() in ("service", "services"):
+            yield from _objects(given)
+
+
+def _objects(given: Any) -> Iterator[dict[str, Any]]:
+    """An object, or all of a list, which may have lists in it: `services = [{…}]` of HCL."""
+    if isinstance(given, dict):
+        yield given
+    elif isinstance(given, list):
+        for each in given:
+            yield from _objects(each)
+
+
+def _last(value: Any) -> Any:
+    """Of a key that is repeated the last value counts."""
+    return value[-1] if isinstance(value, list) and value else value

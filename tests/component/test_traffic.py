@@ -205,15 +205,29 @@ def test_maintenance_of_a_person_is_not_ended(scene: Scene) -> None:
     assert (scene.version(), scene.maintenance()) == ("2", "disk")
 
 
-def definition(scene: Scene, port: int) -> dict[str, str]:
-    check = {"http": scene.service.url, "interval": "200ms"}
-    service = {"name": NAME, "port": port, "check": check, "token": scene.server.token}
-    return {f"consul/{NAME}.json": json.dumps({"service": service})}
+HCL = """# as people write it
+service {
+  name = "%s"  // and no id
+  port = %d
+  token = "%s"
+  check { http = "%s", interval = "200ms" }
+}
+"""
 
 
-def file_bundle(scene: Scene, version: str, port: int, **more: dict[str, str]) -> Path:
+def definition(scene: Scene, port: int, suffix: str) -> dict[str, str]:
+    url, token = scene.service.url, scene.server.token
+    check = {"http": url, "interval": "200ms"}
+    service = {"name": NAME, "port": port, "check": check, "token": token}
+    text = json.dumps({"service": service}) if suffix == "json" else HCL % (NAME, port, token, url)
+    return {f"consul/{NAME}.{suffix}": text}
+
+
+def file_bundle(
+    scene: Scene, version: str, port: int, suffix: str = "json", **more: dict[str, str]
+) -> Path:
     """As the bundles of those who never heard of `services`: a definition for Consul's folder."""
-    files = definition(scene, port) if port else {}
+    files = definition(scene, port, suffix) if port else {}
     bundle = scene.bundle(version, consul="", files=files, **more)
     if port:
         mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
@@ -221,21 +235,22 @@ def file_bundle(scene: Scene, version: str, port: int, **more: dict[str, str]) -
     return bundle
 
 
-def test_definitions_that_bundles_install_in_consuls_folder(scene: Scene) -> None:
-    scene.host.deploy_good(file_bundle(scene, "1", 8080))
+@pytest.mark.parametrize("suffix", ["json", "hcl"])
+def test_definitions_that_bundles_install_in_consuls_folder(scene: Scene, suffix: str) -> None:
+    scene.host.deploy_good(file_bundle(scene, "1", 8080, suffix))
     found = scene.registered()
     assert found is not None
     assert found["Port"] == 8080
     assert scene.checks() == {f"service:{NAME}": "passing"}
 
     failing = {"ValidateService": "#!/bin/sh\nexit 1\n"}
-    view = scene.host.deploy(file_bundle(scene, "2", 9090, hooks=failing))
+    view = scene.host.deploy(file_bundle(scene, "2", 9090, suffix, hooks=failing))
     assert view["outcome"] == "rolled_back"
     found = scene.registered()
     assert found is not None
     assert (found["Port"], scene.maintenance()) == (8080, None)
 
-    scene.host.deploy_good(file_bundle(scene, "3", 9090))
+    scene.host.deploy_good(file_bundle(scene, "3", 9090, suffix))
     found = scene.registered()
     assert found is not None
     assert (found["Port"], scene.maintenance()) == (9090, None)
@@ -243,6 +258,20 @@ def test_definitions_that_bundles_install_in_consuls_folder(scene: Scene) -> Non
 
     scene.host.deploy_good(file_bundle(scene, "4", 0))
     assert scene.registered() is None
+
+
+def test_a_definition_that_is_not_understood_is_told(scene: Scene) -> None:
+    """Consul reads it, and the agent does not: it is in the catalogue, and in no maintenance."""
+    odd = HCL % (NAME, 8080, scene.server.token, scene.service.url)
+    odd = odd.replace(" {\n", ' {\n  meta { odd = "${a}" }\n', 1)
+    bundle = scene.bundle("1", consul="", files={"consul/odd.hcl": odd})
+    mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
+    traffic_scene.change_appspec(bundle, "files:\n", f"files:\n{mapping}")
+    view = scene.host.deploy_good(bundle)
+    assert "odd.hcl: which services it defines is not understood" in scene.note(
+        view, "allow-traffic"
+    )
+    assert scene.registered() is not None
 
 
 def test_a_reload_that_the_policy_denies_fails_nothing(scene: Scene) -> None:

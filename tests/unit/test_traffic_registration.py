@@ -115,11 +115,14 @@ def test_services_that_files_define(tmp_path: Path) -> None:
         "list.json": "[1]",
         "other.json": '{"datacenter": "dc1", "service": {"port": 1}}',
         "c.hcl": 'service { name = "x" }',
+        "broken.hcl": 'service { name = "y"',
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     paths = [str(tmp_path / name) for name in (*texts, "missing.json")]
-    assert definitions.read_ids(paths) == ("web", "db-1")
+    assert definitions.read_ids(paths) == ("web", "db-1", "x")
+    unread = [str(tmp_path / name) for name in ("broken.json", "list.json", "broken.hcl")]
+    assert list(definitions.find_unread(paths)) == unread
 
 
 def test_drains_expire_and_end(tmp_path: Path) -> None:
