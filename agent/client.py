@@ -61,11 +61,15 @@ def target(path: str, **query: str | int | None) -> str:
 
 
 class Client:
-    """The agent at one socket. Every request is its own connection, so nothing is kept open."""
+    """The agent at one socket. Every request is its own connection, so nothing is kept open.
 
-    def __init__(self, socket_path: str, timeout: float = 30.0) -> None:
+    instead: the command that does without an agent, where there is one.
+    """
+
+    def __init__(self, socket_path: str, timeout: float = 30.0, *, instead: str = "") -> None:
         self.socket_path = socket_path
         self.timeout = timeout
+        self._remedy = f"{_START}; or do without it: {instead}" if instead else _START
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +92,7 @@ class Client:
         """
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        exchange = _Exchange(self.socket_path)
+        exchange = _Exchange(self.socket_path, self._remedy)
         try:
             status = exchange.start(method, path, body, deadline)
             return status, exchange.read_answer(deadline)
@@ -112,7 +116,7 @@ class Client:
         Raises TimeoutError at `deadline` (monotonic seconds), AgentError as call() does, and
         agent-unreachable where the connection breaks in the middle of a line.
         """
-        exchange = _Exchange(self.socket_path)
+        exchange = _Exchange(self.socket_path, self._remedy)
         opening = time.monotonic() + self.timeout
         try:
             try:
@@ -130,8 +134,9 @@ class Client:
 class _Exchange:
     """One request and its answer, on one connection."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, remedy: str) -> None:
         self._path = socket_path
+        self._remedy = remedy  # where nothing listens
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._rest = b""
         self._length: int | None = None
@@ -192,7 +197,7 @@ class _Exchange:
         except TimeoutError:
             raise
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-            raise _unreachable(f"nothing listens at {self._path}", _NOT_RUNNING) from error
+            raise _unreachable(f"nothing listens at {self._path}", self._remedy) from error
         except PermissionError as error:
             raise NotPermitted(
                 f"cannot reach deploy-agent: you may not open {self._path}",
@@ -200,7 +205,7 @@ class _Exchange:
                 remedy="Ask as root: sudo agentctl status",
             ) from error
         except OSError as error:
-            raise _unreachable(f"{self._path}: {error.strerror or error}", _NOT_RUNNING) from error
+            raise _unreachable(f"{self._path}: {error.strerror or error}", self._remedy) from error
 
     def _read_head(self, deadline: float) -> int:
         received = b""
@@ -234,9 +239,7 @@ class _Exchange:
             raise _unreachable("the connection broke", _GONE) from error
 
 
-_NOT_RUNNING = (
-    "Start it: systemctl start deploy-agent; or do without it: agentctl deploy --foreground BUNDLE"
-)
+_START = "Start it: systemctl start deploy-agent"
 _UNANSWERED = "See what it is doing: systemctl status deploy-agent"
 _GONE = "See why: journalctl -u deploy-agent -n 50"
 

@@ -105,6 +105,24 @@ def test_status_without_an_agent(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "cannot reach deploy-agent" in done.stderr
     assert "systemctl start deploy-agent" in done.stderr
+    assert "--foreground" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("drain", "--reason", "disk"),
+        ("undrain",),
+        ("hold", "--reason", "disk"),
+        ("unhold",),
+        ("abort", "d-7K3M9QX2P"),
+        ("version",),
+    ],
+)
+def test_what_needs_an_agent_names_no_way_without(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = agentctl("--socket", str(tmp_path / "none"), *command)
+    assert "systemctl start deploy-agent" in done.stderr
+    assert "--foreground" not in done.stderr
 
 
 def test_socket_that_nobody_listens_on_any_more(tmp_path: Path) -> None:
