@@ -201,6 +201,18 @@ def lasting_server(folder: Path, *, name: str = "server-1", **extra: Any) -> Con
     return ConsulAgent(folder, options | extra, name=name)
 
 
+def cluster(folder: Path) -> tuple[list[ConsulAgent], ConsulAgent]:
+    """Three servers, of which one may be lost, and a client agent; not started yet."""
+    servers = [
+        lasting_server(folder / f"server-{n}", name=f"server-{n}", bootstrap_expect=3)
+        for n in range(3)
+    ]
+    joined = [f"127.0.0.1:{each.serf_port}" for each in servers]
+    for each in servers:
+        each.change(retry_join=joined, retry_interval="200ms")
+    return servers, client(folder / "client", servers[0], retry_join=joined)
+
+
 def client(folder: Path, of: ConsulAgent, *, name: str = "host-1", **extra: Any) -> ConsulAgent:
     """A client agent of a server, not started yet: what a host with services runs."""
     options: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 
 from tests import consul_server, traffic_scene
 from tests.consul_server import ConsulAgent
-from tests.traffic_scene import NAME, Scene
+from tests.traffic_scene import NAME, PREFIX, Scene
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
@@ -146,6 +146,38 @@ def test_a_wrong_token(scene: Scene) -> None:
     scene.token_file.write_text(good)
     start_round(scene)
     wait_until(lambda: scene.version() == "2")
+
+
+def test_a_wrong_token_with_environment_and_run_once(scene: Scene) -> None:
+    """Values of before stay; what must run once does not run unlocked; a right token mends it."""
+    environment = f"prefix: {PREFIX}, file: {scene.base}/etc/env, on_change: none"
+
+    def bundle(version: str, **hooks: str) -> Path:
+        return scene.bundle(version, environment=environment, hooks=hooks)
+
+    scene.server.put_kv(f"{PREFIX}/A", b"1")
+    scene.host.deploy_good(bundle("1"))
+    good = scene.token_file.read_text()
+    scene.token_file.write_text("11111111-2222-3333-4444-555555555555")
+    scene.server.put_kv(f"{PREFIX}/A", b"2")
+    view = scene.host.deploy_good(bundle("2"))
+    log = scene.host.client.stream(f"/v1/deployments/{view['id']}/log")
+    assert any("the values of index" in each["line"] for each in log)
+    assert scene.environment() == {"A": '"1"'}
+    [application] = scene.host.ask("GET", "/v1/status")["applications"]
+    assert "does not know the token" in application["environment"]["files"][0]["problem"]
+
+    once = f"#!/bin/sh\nexec run-once migrate --wait 30 -- touch {scene.base}/here\n"
+    view = scene.host.deploy(bundle("3", BeforeInstall=once))
+    assert view["outcome"] == "rolled_back"
+    assert any("does not know the token" in line for line in view["failure"]["evidence"])
+    assert not (scene.base / "here").exists()
+    assert scene.host.serving() == "2"
+
+    scene.token_file.write_text(good)
+    wait_until(lambda: scene.environment() == {"A": '"2"'}, 40)
+    start_round(scene)
+    wait_until(lambda: (scene.version(), scene.maintenance()) == ("2", None))
 
 
 def test_a_token_file_that_is_missing(scene: Scene) -> None:
