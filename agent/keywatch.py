@@ -215,7 +215,7 @@ class KeyWatch:
             deployment = await self._queue.request(
                 current.revision,
                 Trigger.ENVIRONMENT,
-                by=by,
+                by=f"{by}, without a slot" if slot.said else by,
                 release=current.release,
                 deployment_id=deployment_id,
             )

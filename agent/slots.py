@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 TTL_SECONDS = 15.0
 LOOK_AGAIN_SECONDS = 1.0
-_MOST_WAIT_SECONDS = 6 * 3600.0
+MOST_WAIT_SECONDS = 6 * 3600.0
 _MOST_HELD_SECONDS = 3600.0  # by a deployment that does not end
 AWAY_SECONDS = 60.0  # an election must not let a whole group go at once
 _SHOWN_HOLDERS = 3
@@ -81,8 +81,8 @@ class Slots:
         if lock is not None:
             self.forget(application)
             return Answer(is_free=True, lock=lock)
-        if now - since > _MOST_WAIT_SECONDS:
-            return self._without(application, f"none was free for {_MOST_WAIT_SECONDS / 3600:g} h")
+        if now - since > MOST_WAIT_SECONDS:
+            return self._without(application, f"none was free for {MOST_WAIT_SECONDS / 3600:g} h")
         return Answer(is_free=False, said=f"waits for one of {count} slots, which {_named(held)}")
 
     def forget(self, application: str) -> None:

@@ -4,7 +4,8 @@ Usage: python -m tests.fault_agent CONFIG [FAULT], where FAULT is JSON:
 {"row": "install", "at": "do-before|do-after|undo-before|undo-after", "how": "fail|hang|kill|wait"}
 hang runs into the row's time limit, wait stays until it is aborted.
 TEST_LOCK_SECONDS in the environment: the least TTL of its locks in Consul, and their delay, as no
-test should wait for the half minute after which they really end.
+test should wait for the half minute after which they really end. TEST_SLOT_WAIT_SECONDS: for how
+long a change waits for a slot.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ def main() -> None:
     """Serve until SIGTERM."""
     if "TEST_LOCK_SECONDS" in os.environ:
         _shorten_locks(float(os.environ["TEST_LOCK_SECONDS"]))
+    wait = os.environ.get("TEST_SLOT_WAIT_SECONDS", slots.MOST_WAIT_SECONDS)
+    slots.MOST_WAIT_SECONDS = float(wait)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     faults = [json.loads(text) for text in sys.argv[2:]]
     settings = settings_format.load_settings(Path(sys.argv[1]), user_defaults=False)

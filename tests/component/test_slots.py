@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 FOLDER = "deploy/slots/service/default"
 TTL = "2"  # seconds; Consul ends a session at twice its TTL, and the delay of its lock comes after
 FREED_SECONDS = 20.0
-Hosts = Callable[[str], AgentHost]
+Hosts = Callable[..., AgentHost]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def hosts(state_dir: Path, consul: ConsulAgent, monkeypatch: pytest.MonkeyPatch)
     consul.put_kv("config/service/A", b"1")
     with ExitStack() as stack:
 
-        def make(name: str) -> AgentHost:
+        def make(name: str, slots: int = 1) -> AgentHost:
             base = state_dir / name
             base.mkdir()
             host = AgentHost(base, f"consul: {{address: '{consul.url}'}}\n")
             stack.callback(host.clear)
             host.start()
-            host.deploy_good(bundle(host))
+            host.deploy_good(bundle(host, slots=slots))
             return host
 
         yield make
@@ -53,7 +53,7 @@ def hosts(state_dir: Path, consul: ConsulAgent, monkeypatch: pytest.MonkeyPatch)
         consul.ask("DELETE", f"/v1/kv/{prefix}?recurse")
 
 
-def bundle(host: AgentHost, version: str = "1", slots: int = 1, more: str = "") -> Path:
+def bundle(host: AgentHost, version: str = "1", *, slots: int = 1) -> Path:
     """One whose check, after a change, tells how many hosts are in theirs, and waits for a file."""
     shared = host.base.parent
     check = (
@@ -64,7 +64,7 @@ def bundle(host: AgentHost, version: str = "1", slots: int = 1, more: str = "") 
     )
     extra = (
         "services:\n  - environment: {prefix: config/service, on_change: none,"
-        f" file: {host.base}/etc/env, slots: {slots}{more}}}\n"
+        f" file: {host.base}/etc/env, slots: {slots}}}\n"
     )
     return make_bundle(host.base, version, hooks={"ValidateService": check}, extra=extra)
 
@@ -107,9 +107,7 @@ def one_that_begins(*hosts: AgentHost) -> AgentHost:
 
 
 def test_of_three_hosts_two_at_once(hosts: Hosts, consul: ConsulAgent, state_dir: Path) -> None:
-    three = [hosts(name) for name in ("one", "two", "three")]
-    for host in three:
-        host.deploy_good(bundle(host, "2", slots=2))
+    three = [hosts(name, slots=2) for name in ("one", "two", "three")]
     consul.put_kv("config/service/A", b"2")
     wait_until(lambda: sum(map(has_begun, three)) > 1, 20)
     begun = [host for host in three if has_begun(host)]
@@ -174,7 +172,8 @@ def test_host_that_is_frozen_loses_its_slot_and_goes_on_when_it_thaws(
     first.thaw()
     wait_until(lambda: "has lost its slot" in first.log.read_text(), 10)
     let(first, second)
-    wait_until(lambda: has_changed(first) and has_changed(second), 20)
+    for host in (first, second):
+        wait_until(lambda host=host: has_changed(host), 20)
     wait_until(lambda: not holders(consul))
 
 
@@ -239,39 +238,59 @@ def test_agent_that_is_started_again_goes_on_with_its_slot(
     first = one_that_begins(one, two)
     second = two if first is one else one
     [key] = holders(consul)
-    session = consul.ask("GET", f"/v1/kv/{key}")[0]["Session"]
     (first.base / "begun").unlink()
+    session = consul.ask("GET", f"/v1/kv/{key}")[0]["Session"]
     first.die()
     first.start()
     one_that_begins(first)
-    created = consul.ask("PUT", f"/v1/session/renew/{session}")[0]["CreateIndex"]
-    # of two more of its TTLs it would not be there without the agent
-    beyond = wait_for_seconds(consul, 2.5 * float(TTL))
-    assert beyond
-    [still] = consul.ask("GET", f"/v1/session/info/{session}")
-    assert still["CreateIndex"] == created
+    wait_for_ttl(consul)  # after which the session has ended, were it not for the agent
+    assert consul.ask("GET", f"/v1/kv/{key}")[0].get("Session") == session
     assert not has_begun(second)
     let(first, second)
-    wait_until(lambda: has_changed(first) and has_changed(second), 20)
+    for host in (first, second):
+        wait_until(lambda host=host: has_changed(host), 20)
 
 
-def wait_for_seconds(consul: ConsulAgent, seconds: float) -> bool:
-    """Until a session that nobody renews has ended: Consul's own clock."""
-    made = consul.ask("PUT", "/v1/session/create", {"TTL": f"{seconds / 2:g}s", "Checks": []})["ID"]
-    return wait_until(lambda: not consul.ask("GET", f"/v1/session/info/{made}"), seconds * 3)
+def wait_for_ttl(consul: ConsulAgent) -> None:
+    """Until a session that nobody renews has ended, by Consul's own clock."""
+    body = {"TTL": f"{TTL}s", "Checks": []}
+    made = consul.ask("PUT", "/v1/session/create", body)["ID"]
+    wait_until(lambda: not consul.ask("GET", f"/v1/session/info/{made}"), FREED_SECONDS)
 
 
-def test_consul_that_denies_locks_stops_no_change(
-    hosts: Hosts, consul: ConsulAgent, state_dir: Path
+def test_wait_has_an_end(
+    hosts: Hosts, consul: ConsulAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a slot, and said so."""
-    host = hosts("one")
-    host.stop()
-    host.config.write_text(
-        host.config.read_text().replace("consul: {", "consul: {prefix: '../no', ")
-    )
-    host.start()
-    let(host)
+    monkeypatch.setenv("TEST_SLOT_WAIT_SECONDS", "1")
+    one, two = hosts("one"), hosts("two")
     consul.put_kv("config/service/A", b"2")
-    wait_until(lambda: has_changed(host), 20)
-    assert "without a slot" in decision(host)
+    wait_until(lambda: has_begun(one) and has_begun(two), 20)
+    assert any("without a slot: none was free" in decision(host) for host in (one, two))
+    let(one, two)
+    wait_until(lambda: has_changed(one), 20)
+    wait_until(lambda: has_changed(two), 20)
+
+
+def test_consul_that_denies_locks_stops_no_change(state_dir: Path) -> None:
+    """Without a slot, and said so."""
+    server = consul_server.server(state_dir / "server", **consul_server.ACLS)
+    with consul_server.running(server):
+        consul_server.bootstrap_acls(server)
+        rules = 'key_prefix "" { policy = "read" }'
+        (state_dir / "token").write_text(consul_server.make_token(server, "reader", rules))
+        server.put_kv("config/service/A", b"1")
+        host = AgentHost(
+            state_dir,
+            f"consul: {{address: '{server.url}', token_file: '{state_dir}/token'}}\n",
+        )
+        try:
+            host.start()
+            host.deploy_good(bundle(host))
+            let(host)
+            server.put_kv("config/service/A", b"2")
+            wait_until(lambda: has_changed(host), 20)
+            by = changes(host)[0]["requested_by"]
+            assert by == "Consul config/service, without a slot"
+            assert 'session_prefix "" { policy = "write" }' in host.log.read_text()
+        finally:
+            host.clear()
