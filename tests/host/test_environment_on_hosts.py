@@ -45,7 +45,7 @@ def put(host: DebHost, **values: str) -> None:
 
 
 def bundle(version: str, on_change: str = "restart") -> UnitWeb:
-    environment = {"prefix": "config/web", "file": FILE, "on_change": on_change}
+    environment = {"prefix": "config/web", "file": FILE, "on_change": on_change, "slots": 1}
     return UnitWeb(version, does=DOES, more=MORE, services=(service(environment=environment),))
 
 
@@ -73,6 +73,7 @@ def test_restart_with_the_new_values_and_back(web_host: DebHost) -> None:
     put(web_host, WEB_WORD="better")
     view = change(web_host)
     assert view["outcome"] == "succeeded", view["failure"]
+    assert view["requested_by"] == "Consul config/web"  # with a slot
     assert web_host.show(WEB, "InvocationID") != before
     assert given.replace("good", "better") in said(web_host)
     put(web_host, WEB_WORD="broken")
