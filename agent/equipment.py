@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent import retention
 from agent.hooks.runner import HookRunner
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Row
-from agent.model.deployment import Deployment, Trigger
+from agent.model.deployment import Deployment, Status, StepName, Trigger
 from agent.model.release import Layout
 from agent.model.settings import Settings
 from agent.sources.bundles import Bundles
@@ -64,6 +64,7 @@ class Equipment:
         cancel: Cancel,
         progress: Callable[[int, int], None],
         pass_name: str,
+        steps: Mapping[StepName, Status],
     ) -> Context:
         """One deployment's view of the world; blocks, as it reads state."""
         application = deployment.revision.application
@@ -92,4 +93,5 @@ class Equipment:
             pass_name=pass_name,
             consul=self.consul,
             drained="" if drain is None else registration.drain_reason(drain.by, drain.reason),
+            steps=steps,
         )

@@ -49,6 +49,7 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
             cancel=Cancel(),
             progress=lambda _done, _total: None,
             pass_name=StepName.PLAN,
+            steps={},
         )
         base = dataclasses.replace(
             base,

@@ -109,6 +109,7 @@ class RowWork:
             cancel=self._cancel,
             progress=progress,
             pass_name=self.pass_name,
+            steps={name: step.status for name, step in self._record.steps.items()},
         )
 
 

@@ -25,6 +25,10 @@ curl -s -H "X-Consul-Token: {token}" {url}/v1/agent/checks > {base}/checks
 if grep -q _service_maintenance {base}/checks; then state=blocked; else state=open; fi
 echo "$LIFECYCLE_EVENT $REVISION_VERSION $state" >> {base}/events
 """
+_SERVES = """
+mkdir -p {base}/run
+cat {base}/app/version > {base}/run/serving
+"""
 _STOP = """
 if [ -f {base}/run/pid ]; then kill "$(cat {base}/run/pid)" 2>/dev/null; fi
 rm -f {base}/run/pid {base}/run/serving
@@ -41,19 +45,25 @@ def acl_server(folder: Path) -> Iterator[ConsulAgent]:
         yield server
 
 
+def acl_client(base: Path, server: ConsulAgent, **extra: Any) -> ConsulAgent:
+    """The Consul agent of a host, of such a server; not started yet."""
+    client = consul_server.client(
+        base / "consul", server, name=base.name, **consul_server.ACLS, **extra
+    )
+    client.token = server.token
+    client.change(
+        acl={**consul_server.ACLS["acl"], "tokens": {"agent": server.token, "default": ""}}
+    )
+    return client
+
+
 class Scene:
     """token: what deploy-agent's token file holds at first; by default the documented policy's."""
 
     def __init__(self, base: Path, server: ConsulAgent, service: StatusService) -> None:
         self.base = base
         self.server = server
-        self.consul = consul_server.client(
-            base / "consul", server, name=base.name, **consul_server.ACLS
-        )
-        self.consul.token = server.token
-        self.consul.change(
-            acl={**consul_server.ACLS["acl"], "tokens": {"agent": server.token, "default": ""}}
-        )
+        self.consul = acl_client(base, server)
         self.token_file = base / "token"
         self.token_file.write_text(server.token_for_tests)
         self.host = AgentHost(
@@ -94,6 +104,11 @@ class Scene:
         """A hook's text with the places of this scene in it."""
         return text.replace("{token}", self.server.token).replace("{url}", self.consul.url)
 
+    def starts_once(self) -> str:
+        """A start hook that works for the first time, and no more."""
+        begun = self.base / "begun"
+        return f"#!/bin/sh\n[ ! -e {begun} ] || exit 1\ntouch {begun}\n{_SERVES}"
+
     # what a person would look at
 
     def registered(self, name: str = NAME) -> dict[str, Any] | None:
@@ -132,6 +147,11 @@ class Scene:
         """Whether the servers give it to those who ask for what passes."""
         found = self.server.ask("GET", f"/v1/health/service/{name}?passing=true")
         return self.consul.name in [each["Node"]["Node"] for each in found]
+
+    def log(self, view: dict[str, Any]) -> str:
+        """Of a deployment."""
+        lines = self.host.client.stream(f"/v1/deployments/{view['id']}/log")
+        return "\n".join(each["line"] for each in lines)
 
     def note(self, view: dict[str, Any], step: str) -> str:
         """What a step had to say."""

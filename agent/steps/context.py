@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from agent.formats.appspec import load_appspec
 from agent.hooks.runner import HookRunner
 from agent.hooks.scene import BundleFacts, HookScene
 from agent.model.appspec import AppSpec, LifecycleEvent, Service
-from agent.model.deployment import Deployment, Revision
+from agent.model.deployment import Deployment, Revision, Status, StepName
 from agent.model.errors import AgentError, Interrupted
 from agent.model.installed import InstalledFile
 from agent.model.release import Release
@@ -81,6 +81,7 @@ class Context:
     pass_name: the row that runs and the way through it, such as "start" or "undo start".
     consul:   None where the configuration names none.
     drained:  why a person keeps the application out of Consul's traffic, "" if nobody does.
+    steps:    how the rows stand that were begun, when this one begins.
     """
 
     deployment: Deployment
@@ -102,6 +103,7 @@ class Context:
     pass_name: str
     consul: Consul | None = None
     drained: str = ""
+    steps: Mapping[StepName, Status] = field(default_factory=dict)
 
     async def appspec(self, release: Release) -> AppSpec:
         """The appspec of a release; raises AgentError."""

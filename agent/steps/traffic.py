@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agent.model.appspec import ConsulService, LifecycleEvent
-from agent.model.deployment import Trigger
+from agent.model.appspec import ConsulService, LifecycleEvent, Service
+from agent.model.deployment import Status, StepName, Trigger
 from agent.model.errors import AgentError, Interrupted
 from agent.steps.context import Context, Result
 from agent.system.threads import run_blocking
@@ -30,13 +30,20 @@ async def block(ctx: Context) -> Result:
 async def unblock(ctx: Context) -> None:
     """Undo of block: the current revision, which serves again, takes its traffic back.
 
-    Whatever its hooks do, Consul lets it in again.
+    Whatever its hooks do, Consul lets it in again; but not where its start has failed, as what
+    Consul knows of it may be of before the stop.
     """
     failure = await _try_event(ctx, LifecycleEvent.BEFORE_ALLOW_TRAFFIC)
     if ctx.traffic is not None:
         await _reload_where_changed(ctx, ctx.traffic)
         revision = None if ctx.current is None else ctx.current.revision
-        await ctx.traffic.restore(await _old_services(ctx), revision)
+        restart = ctx.steps.get(_restarting(ctx))
+        await ctx.traffic.restore(
+            await _old_services(ctx),
+            revision,
+            unproved=await _unproved(ctx) if restart is not None else (),
+            is_serving=restart is not Status.FAILED,
+        )
     failure = failure or await _try_event(ctx, LifecycleEvent.AFTER_ALLOW_TRAFFIC)
     if failure is not None:
         raise failure
@@ -84,6 +91,21 @@ def _unused(ctx: Context, services: Sequence[ConsulService]) -> str:
     return note
 
 
+def _restarting(ctx: Context) -> StepName:
+    """The row whose undo starts the current revision again."""
+    is_environment = ctx.deployment.trigger is Trigger.ENVIRONMENT
+    return StepName.INSTALL if is_environment else StepName.STOP
+
+
+async def _unproved(ctx: Context) -> Sequence[str]:
+    """Ids of the current revision's services that the undo of the stop has not asked."""
+    return [
+        each.consul.id
+        for each in await _current_services(ctx)
+        if each.consul is not None and each.status is None
+    ]
+
+
 async def _try_event(ctx: Context, event: LifecycleEvent) -> AgentError | None:
     """Run hooks of the revision that serves again; how they failed."""
     if ctx.current is None:
@@ -102,6 +124,10 @@ async def _new_services(ctx: Context) -> Sequence[ConsulService]:
 
 async def _old_services(ctx: Context) -> Sequence[ConsulService]:
     """Those of the current revision; none where its appspec cannot be read."""
+    return [each.consul for each in await _current_services(ctx) if each.consul is not None]
+
+
+async def _current_services(ctx: Context) -> Sequence[Service]:
     if ctx.current is None:
         return []
     try:
@@ -112,7 +138,7 @@ async def _old_services(ctx: Context) -> Sequence[ConsulService]:
         version = ctx.current.revision.version
         ctx.log.line(f"warning: the services of {version} are not known: {error.message}")
         return []
-    return [each.consul for each in appspec.services if each.consul is not None]
+    return appspec.services
 
 
 async def _installed(ctx: Context) -> tuple[str, ...]:

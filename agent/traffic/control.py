@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from agent.model.appspec import ConsulService
 from agent.model.consul import ServiceHealth
 from agent.model.deployment import Deployment, Revision
-from agent.model.errors import AgentError, Code, NotFound
+from agent.model.errors import AgentError, Code
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.threads import stop_with
 from agent.traffic import lookup, passing, record, registration
+from agent.traffic.entries import Entries
 from agent.traffic.record import Record
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
@@ -53,6 +54,9 @@ class Traffic:
         self._deployment = deployment
         self._application = deployment.revision.application
         self._reason = registration.deployment_reason(deployment.id, deployment.revision.version)
+        self._entries = Entries(
+            consul, self._application, reason=self._reason, log=log, drained=drained
+        )
         self._work_dir = work_dir
         self._log = log
         self._cancel = cancel
@@ -81,12 +85,21 @@ class Traffic:
         """Undo of enter: out of traffic; what was not in Consul before goes again."""
         await self._tolerate(self._leave_again(services, ids))
 
-    async def restore(self, services: Sequence[ConsulService], revision: Revision | None) -> None:
+    async def restore(
+        self,
+        services: Sequence[ConsulService],
+        revision: Revision | None,
+        *,
+        unproved: Collection[str],
+        is_serving: bool,
+    ) -> None:
         """Undo of leave: registered as before, and in traffic where it was.
 
         services: of `revision`, which serves again; None where there was none before.
+        unproved: ids of those that only their checks can prove, which have to ask them anew.
+        is_serving: False keeps all of them out of traffic.
         """
-        await self._tolerate(self._restore(services, revision))
+        await self._tolerate(self._restore(services, revision, unproved, is_serving=is_serving))
 
     async def reload(self) -> str:
         """Let Consul read its configuration directory again; a remark where it could not."""
@@ -119,7 +132,7 @@ class Traffic:
             before = known.before or {each: dict(found.meta) for each, found in here.items()}
             await self._change(known, before=before, blocked=_joined(known.blocked, out))
         for each in out:
-            await self._maintain(each, self._reason)
+            await self._entries.maintain(each, self._reason)
         if not out:
             return ""
         drains = known.is_open or not is_undo
@@ -166,7 +179,10 @@ class Traffic:
             added=_joined(known.added, new),
         )
         for service in ours:
-            await self._register_anew(service, here.get(service.id))
+            wanted = registration.registration(
+                service, self._deployment.revision, self._deployment.id
+            )
+            await self._entries.register_anew(wanted, here.get(service.id))
         there = await lookup.find(self._consul, self._application, services, ids)
         limits = dict.fromkeys(there, _DEFAULT_SECONDS)
         limits |= {each.id: each.within_seconds for each in services if each.id in there}
@@ -178,22 +194,6 @@ class Traffic:
             await self._consul.deregister(each)
             notes.append(f"{each}: deregistered, as this revision has it no more")
         return self._said(notes)
-
-    async def _register_anew(self, service: ConsulService, was: ServiceHealth | None) -> None:
-        """Register it so that it is critical until its check has asked this revision.
-
-        was: how it is registered. A check that Consul knows keeps what it said of the revision
-        before; so it is taken out first, while the service is in maintenance.
-        """
-        wanted = registration.registration(service, self._deployment.revision, self._deployment.id)
-        if was is not None and was.checks and wanted.checks:
-            if was.maintenance is None:
-                await self._maintain(service.id, self._reason)
-            await self._consul.register(dataclasses.replace(wanted, checks=()))
-        await self._consul.register(wanted)
-        if self._drained:
-            await self._maintain(service.id, self._drained)
-        self._log.line(f"{service.id}: registered in Consul")
 
     async def _open(self, known: Record, ids: Iterable[str]) -> list[str]:
         """End the maintenance that deployments began; nobody else's."""
@@ -207,7 +207,7 @@ class Traffic:
         ]
         await self._change(known, is_open=True)
         for each in ends:
-            await self._maintain(each, None)
+            await self._entries.maintain(each, None)
         left = [each for each in closed if each not in ends]
         notes = [
             f"{each} stays out of traffic: {closed[each] or 'no reason given'}" for each in left
@@ -218,24 +218,30 @@ class Traffic:
 
     # back
 
-    async def _restore(self, services: Sequence[ConsulService], revision: Revision | None) -> str:
+    async def _restore(
+        self,
+        services: Sequence[ConsulService],
+        revision: Revision | None,
+        unproved: Collection[str],
+        *,
+        is_serving: bool,
+    ) -> str:
         known = await self._load()
-        here = await self._consul.services_here()
-        for service in services:
-            if revision is None or service.id not in known.registered:
-                continue
-            if registration.find_stranger(self._application, service, here.values()) is None:
-                deployment_id = known.before.get(service.id, {}).get(registration.DEPLOYMENT, "")
-                wanted = registration.registration(service, revision, deployment_id)
-                await self._consul.register(wanted)
-                self._log.line(f"{service.id}: registered in Consul as before")
+        if revision is not None:
+            await self._entries.register_before(services, revision, known, unproved)
         if self._drained:
             return ""
+        here = await self._consul.services_here()
         mine = registration.deployment_reason(self._deployment.id, "")
         again = [each for each, found in here.items() if (found.maintenance or "").startswith(mine)]
         for each in _joined(known.blocked, again):
-            await self._maintain(each, None)
-            self._log.line(f"{each}: takes traffic again")
+            if is_serving:
+                await self._entries.maintain(each, None)
+                self._log.line(f"{each}: takes traffic again")
+                continue
+            if each in here and here[each].maintenance is None:
+                await self._entries.maintain(each, self._reason)
+            self._log.line(f"{each}: stays out of traffic, as its start has failed")
         return ""
 
     async def _reload(self) -> str:
@@ -243,13 +249,7 @@ class Traffic:
         self._log.line("Consul has read its service definitions again")
         return ""
 
-    # the calls
-
-    async def _maintain(self, service_id: str, reason: str | None) -> None:
-        try:
-            await self._consul.set_maintenance(service_id, reason)
-        except NotFound:
-            return  # deregistered meanwhile
+    # what it knows
 
     async def _load(self) -> Record:
         return await asyncio.to_thread(record.load, self._work_dir)

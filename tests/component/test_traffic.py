@@ -15,6 +15,8 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
+CHECK = f"service:{NAME}:1"
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
@@ -108,14 +110,19 @@ def test_a_service_without_a_check_is_let_in_when_it_is_validated(scene: Scene) 
 def test_a_service_that_tells_consul_itself(scene: Scene) -> None:
     consul = f"name: {NAME}, check: {{ttl: 1m}}, within: 20s"
     deployment = scene.host.request(scene.bundle("1", consul=consul))
-    check = f"service:{NAME}:1"
-    wait_until(lambda: scene.checks() == {check: "critical"}, 20)
+    wait_until(lambda: scene.checks() == {CHECK: "critical"}, 20)
+    tell(scene, deployment)
 
-    def tell() -> bool:
-        scene.consul.ask("PUT", f"/v1/agent/check/pass/{check}", b"")
+
+def tell(scene: Scene, deployment: str) -> None:
+    """What a service with a ttl does, until it is let in."""
+
+    def told() -> bool:
+        if CHECK in scene.checks():
+            scene.consul.ask("PUT", f"/v1/agent/check/pass/{CHECK}", b"")
         return scene.host.deployment(deployment)["outcome"] == "succeeded"
 
-    wait_until(tell)
+    wait_until(told, 20)
 
 
 def test_a_hook_that_fails_after_the_traffic_is_back(scene: Scene) -> None:
@@ -317,3 +324,35 @@ def test_killed_in_it_and_started_again(scene: Scene, row: str, at: str) -> None
     assert host.serving() == "1"
     assert (scene.version(), scene.maintenance()) == ("1", None)
     wait_until(scene.takes_traffic)
+
+
+def test_a_revision_that_does_not_come_back_stays_out_of_traffic(scene: Scene) -> None:
+    """Its check may say yet what it said before the stop."""
+    scene.host.deploy_good(scene.bundle("1", hooks={"ApplicationStart": scene.starts_once()}))
+    failing = {"ValidateService": "#!/bin/sh\nexit 1\n"}
+    view = scene.host.deploy(scene.bundle("2", hooks=failing))
+    assert view["outcome"] == "inconsistent"
+    assert view["id"] in str(scene.maintenance())
+    assert "stays out of traffic" in scene.log(view)
+    scene.host.deploy_good(scene.bundle("3"))
+    assert (scene.version(), scene.maintenance()) == ("3", None)
+
+
+@pytest.mark.parametrize("status", ["", "status"])
+def test_what_its_status_does_not_prove_its_check_has_to(scene: Scene, status: str) -> None:
+    """After an undo; a check that is not run yet must not pass for what it said before."""
+    consul = f"name: {NAME}, check: {{ttl: 1m}}, within: 20s"
+    bundles = {
+        version: scene.bundle(version, consul=consul, hooks=hooks)
+        for version, hooks in (("1", {}), ("2", {"ValidateService": "#!/bin/sh\nexit 1\n"}))
+    }
+    if status:
+        proof = (
+            f"  - status: {{url: '{scene.service.url}', version: 'off', stable_for: 0}}\n    consul"
+        )
+        for each in bundles.values():
+            traffic_scene.change_appspec(each, "  - consul", proof)
+    tell(scene, scene.host.request(bundles["1"]))
+    assert scene.host.deploy(bundles["2"])["outcome"] == "rolled_back"
+    assert scene.maintenance() is None
+    assert scene.checks() == {CHECK: "passing" if status else "critical"}
