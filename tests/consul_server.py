@@ -97,6 +97,11 @@ class ConsulAgent:
         self.change()
 
     @property
+    def dns_port(self) -> int:
+        """-1 where a test has not asked for one."""
+        return int(self._config["ports"]["dns"])
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
@@ -144,12 +149,7 @@ class ConsulAgent:
     def ask(self, method: str, path: str, body: object = None, *, token: str | None = None) -> Any:
         """A question of the test's own: what JSON says, None for a 404. Raises HTTPError."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.url + path,
-            content if body is not None else None,
-            {"X-Consul-Token": self.token if token is None else token},
-            method=method,
-        )
+        request = self._request(path, token, method, content if body is not None else None)
         try:
             with urllib.request.urlopen(request, timeout=5) as response:
                 text = response.read()
@@ -159,6 +159,18 @@ class ConsulAgent:
                 return None
             raise
         return json.loads(text) if text else None
+
+    def ask_with_index(self, path: str, *, token: str) -> tuple[Any, int]:
+        """A blocking query: what JSON says, and Consul's index of it. Raises HTTPError."""
+        request = self._request(path, token, "GET", None)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response), int(response.headers["X-Consul-Index"])
+
+    def _request(
+        self, path: str, token: str | None, method: str, content: bytes | None
+    ) -> urllib.request.Request:
+        headers = {"X-Consul-Token": self.token if token is None else token}
+        return urllib.request.Request(self.url + path, content, headers, method=method)
 
     def put_kv(self, key: str, value: bytes) -> None:
         assert self.ask("PUT", f"/v1/kv/{key}", value) is True

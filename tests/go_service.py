@@ -66,7 +66,20 @@ def build_bundle(
 
 
 def make(*arguments: str | Path, umask: int = -1) -> subprocess.CompletedProcess[str]:
-    """Run the example's make, with Go's cache where all tests share it.
+    """Run the example's make."""
+    command = ["make", "--no-print-directory", f"AGENTCTL={_AGENTCTL}"]
+    return _run(*command, *arguments, umask=umask)
+
+
+def compile_program(source: Path, target: Path) -> Path:
+    """Compile a program of one file, which needs nothing but Go's own library; the target."""
+    done = _run("go", "build", "-o", target, source)
+    assert done.returncode == 0, f"cannot compile {source}:\n{done.stderr}"
+    return target
+
+
+def _run(*command: str | Path, umask: int = -1) -> subprocess.CompletedProcess[str]:
+    """Run it with Go's cache where all tests share it.
 
     One at a time: workers that begin together would each compile the standard library.
     """
@@ -75,7 +88,7 @@ def make(*arguments: str | Path, umask: int = -1) -> subprocess.CompletedProcess
     with (_GO_CACHE / "one-at-a-time").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return subprocess.run(
-            ["make", "--no-print-directory", f"AGENTCTL={_AGENTCTL}", *arguments],
+            command,
             cwd=EXAMPLE,
             env={**environment, "GOCACHE": str(_GO_CACHE)},
             umask=umask,
