@@ -138,6 +138,45 @@ def test_restart_leaves_the_traffic_and_comes_back(web_host: DebHost) -> None:
     assert shown["consul"]["problem"] == ""
 
 
+# its part in this: what the prefix has, as variables of the program
+ENVCONSUL = """#!/bin/sh
+[ "$1" = -prefix ] || exit 64
+for key in $(/usr/local/bin/consul kv get -keys "$2/"); do
+    export "${key##*/}=$(/usr/local/bin/consul kv get "$key")"
+done
+shift 2
+exec "$@"
+"""
+
+
+def test_moving_from_envconsul_and_back(web_host: DebHost) -> None:
+    """The steps of docs/environment.md; envconsul itself is in no registry of ours."""
+    envconsul = Path(web_host.host.path("/usr/local/bin/envconsul"))
+    envconsul.write_text(ENVCONSUL)
+    envconsul.chmod(0o755)
+    file = Path(web_host.host.path(FILE))
+    put(web_host, WEB_WORD="good")
+    command = "/usr/local/bin/envconsul -prefix config/web /opt/web/server"
+    web_host.deploy_good(UnitWeb("1", does=DOES, more=f"ExecStart=\nExecStart={command}"))
+    given = "environment ['WEB_WORD=good']"
+    assert said(web_host).count(given) == 1
+    assert not file.exists()
+
+    web_host.deploy_good(bundle("2"))
+    assert said(web_host).count(given) == 2
+    envconsul.rename(f"{envconsul}.away")
+    put(web_host, WEB_WORD="better")
+    assert change(web_host)["outcome"] == "succeeded"
+    given = given.replace("good", "better")
+    assert said(web_host).count(given) == 1
+
+    Path(f"{envconsul}.away").rename(envconsul)
+    assert web_host.agentctl("rollback").returncode == 0
+    web_host.wait_until_serving("1")
+    assert said(web_host).count(given) == 2
+    assert not file.exists()
+
+
 def in_consul(host: DebHost) -> tuple[str, Any]:
     """How Consul sees the service: its status, and why it is out of traffic."""
     [application] = host.ask("/v1/status")["applications"]
