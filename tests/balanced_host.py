@@ -73,7 +73,7 @@ class BalancedHost:
     def __init__(self, base: Path, server: ConsulAgent) -> None:
         self.base = base
         self.name = base.name
-        self.drain = "500ms"
+        self.drain = "750ms"
         self.port = consul_server.free_ports(1)[0]
         self.consul = traffic_scene.acl_client(base, server)
         token_file = base / "token"

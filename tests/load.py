@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+KEEPING = 3  # clients that keep their connection
+FRESH = 3
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.005
 
@@ -92,12 +94,12 @@ class Load:
 
 
 @contextmanager
-def running(port: int, *, keeping: int = 3, fresh: int = 3) -> Iterator[Load]:
+def running(port: int) -> Iterator[Load]:
     """Load on a port; the failures are what was seen until the end."""
     load = Load(port)
     threads = [
-        threading.Thread(target=load.client, kwargs={"keeps": number < keeping}, daemon=True)
-        for number in range(keeping + fresh)
+        threading.Thread(target=load.client, kwargs={"keeps": number < KEEPING}, daemon=True)
+        for number in range(KEEPING + FRESH)
     ]
     for each in threads:
         each.start()
