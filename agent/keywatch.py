@@ -11,21 +11,18 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent import keyscene
 from agent import queue as queue_module
 from agent.consul.watch import PrefixWatch
-from agent.environment import changes, snapshots, variables
-from agent.environment.snapshots import Kept
 from agent.equipment import Equipment
-from agent.formats import appspec as appspec_format
+from agent.keyscene import KeyScenes
 from agent.model.appspec import EnvironmentFile
 from agent.model.consul import KvSnapshot
-from agent.model.deployment import Current, Deployment, Outcome, Trigger, new_deployment_id
+from agent.model.deployment import Current, Trigger, new_deployment_id
 from agent.model.errors import AgentError
 from agent.model.messages import Message
-from agent.model.release import Layout
 from agent.queue import DeploymentQueue
 from agent.slots import LOOK_AGAIN_SECONDS, Answer, Slots
 
@@ -35,22 +32,6 @@ if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
 logger = logging.getLogger(__name__)
 
 _DEBOUNCE_SECONDS = 0.1  # keys are written one by one
-_LOOK_AGAIN_SECONDS = 60.0  # a hold may be over
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """One application as it is: what runs, its environments, and what was tried with them.
-
-    unread: the last change if it did not even come to read the keys, and that was just now.
-    """
-
-    current: Current
-    files: Sequence[EnvironmentFile]
-    kept: Kept
-    refused: frozenset[str]
-    is_busy: bool
-    unread: Deployment | None
 
 
 class KeyWatch:
@@ -61,13 +42,12 @@ class KeyWatch:
         self._equipment = equipment
         self._queue = queue
         self._consul = consul
-        self._layout = Layout(equipment.settings.state_dir)
+        self._scenes = KeyScenes(equipment)
         self._watches: dict[str, tuple[PrefixWatch, asyncio.Task[None]]] = {}
         self._latest: dict[str, KvSnapshot] = {}
         self._due: dict[str, float] = {}  # when something may be done about it (monotonic)
         self._users: dict[str, set[str]] = {}  # applications by prefix
         self._splays: dict[str, float] = {}  # seconds by prefix
-        self._files: dict[str, Sequence[EnvironmentFile]] = {}  # by release
         self._deciding = asyncio.Lock()
         self._slots = Slots(consul, equipment, queue)
         self._asking: dict[str, asyncio.Task[None]] = {}  # for a slot, by application
@@ -75,7 +55,7 @@ class KeyWatch:
     async def view(self, application: str) -> dict[str, Any]:
         """What status shows: the files with the names in them, and what was decided last."""
         try:
-            scene = await asyncio.to_thread(self._look, application)
+            scene = await asyncio.to_thread(self._scenes.look, application)
         except AgentError as error:
             return {"decision": error.message, "files": []}
         kept = scene.kept.snapshots if scene is not None else {}
@@ -106,7 +86,7 @@ class KeyWatch:
                 await self._follow(applications)
                 for application in applications:
                     await self._decide_safely(application)
-                await self._queue.wait_for_end(_LOOK_AGAIN_SECONDS)
+                await self._queue.wait_for_end(keyscene.LOOK_AGAIN_SECONDS)
         finally:
             for following in (
                 *(each for _, each in self._watches.values()),
@@ -120,7 +100,7 @@ class KeyWatch:
         users: dict[str, set[str]] = {}
         splays: dict[str, float] = {}
         for application in applications:
-            scene = await asyncio.to_thread(self._look, application)
+            scene = await asyncio.to_thread(self._scenes.look, application)
             for file in scene.files if scene is not None else ():
                 users.setdefault(file.prefix, set()).add(application)
                 splays[file.prefix] = max(file.splay_seconds, splays.get(file.prefix, 0.0))
@@ -177,7 +157,7 @@ class KeyWatch:
 
     async def _decide(self, application: str) -> str:
         """Ask for a deployment where Consul's values are other ones; a sentence, "" for none."""
-        scene = await asyncio.to_thread(self._look, application)
+        scene = await asyncio.to_thread(self._scenes.look, application)
         if scene is None or scene.is_busy:
             return self.decisions.get(application, "")  # decided when what runs has ended
         if scene.unread is not None:
@@ -189,7 +169,7 @@ class KeyWatch:
             snapshot = self._latest.get(file.prefix)
             if snapshot is None:
                 continue
-            why = _why_not(file.prefix, snapshot, scene)
+            why = scene.why_not(file.prefix, snapshot)
             if why is None and time.monotonic() >= self._due[file.prefix]:
                 changed.append(file)
             said = said or why or ""
@@ -239,62 +219,6 @@ class KeyWatch:
 
         if application not in self._asking:
             self._asking[application] = asyncio.create_task(ask())
-
-    def _look(self, application: str) -> _Scene | None:
-        """None where nothing is current, or it names no environment. Blocks."""
-        state = self._equipment.state
-        current = state.current(application)
-        if current is None:
-            return None
-        if current.release not in self._files:
-            if len(self._files) > 100:
-                self._files.clear()
-            appspec, _ = appspec_format.load_appspec(self._layout.releases / current.release)
-            self._files[current.release] = snapshots.files_of(appspec)
-        files = self._files[current.release]
-        if not files:
-            return None
-        release = self._layout.release(current.release, current.revision)
-        newest = next(iter(state.deployments(application, 1)), None)
-        tried = self._tried(newest)
-        is_new = newest is not None and time.time() - newest.ended_at < _LOOK_AGAIN_SECONDS
-        return _Scene(
-            current=current,
-            files=files,
-            kept=snapshots.load(release.environment),
-            refused=frozenset(tried or ()),
-            unread=newest if tried is not None and not tried and is_new else None,
-            is_busy=any(each.revision.application == application for each in state.unfinished()),
-        )
-
-    def _tried(self, newest: Deployment | None) -> list[str] | None:
-        """Values that were tried last, and put back; None where the last change did not fail."""
-        if newest is None or newest.trigger is not Trigger.ENVIRONMENT:
-            return None
-        if newest.outcome in (None, Outcome.SUCCEEDED, Outcome.SUPERSEDED):
-            return None
-        found = changes.digests(self._layout.work_dir(newest.id))
-        return [found.digests[prefix] for prefix in found.changed]
-
-
-def _why_not(prefix: str, snapshot: KvSnapshot, scene: _Scene) -> str | None:
-    """Why nothing is done about Consul's values of one prefix; None where something is."""
-    known = scene.kept.snapshots.get(prefix)
-    try:
-        values = variables.parse_values(snapshot)
-    except AgentError as error:
-        return f"the values of before stay: {error.message}"
-    digest = variables.digest_of(values)
-    if known is not None and digest == variables.digest_of(known.values):
-        return ""
-    if digest in scene.refused:
-        return (
-            f"{prefix}/ at index {snapshot.index} was put back here, and is not tried again until"
-            " it changes; or: agentctl retry"
-        )
-    if digest in scene.kept.passed_over:
-        return f"{prefix}/ was rolled back here with its revision, and waits for its next change"
-    return None
 
 
 def _internal() -> dict[str, dict[str, str]]:

@@ -28,7 +28,7 @@ LAYERS = (
     ("rowwork", "planning", "named"),
     ("runner",),
     ("queue",),
-    ("poller", "registrations", "slots"),
+    ("poller", "registrations", "slots", "keyscene"),
     ("keywatch",),
     ("status", "heartbeat", "draining", "run_once"),
     ("api",),
