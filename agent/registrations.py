@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
 logger = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 30.0
+_FIRST_PAUSE_SECONDS = 2.0  # of a Consul that is being restarted, or of a host that boots
 _SAY_AGAIN_SECONDS = 3600.0
 
 
@@ -56,10 +57,14 @@ class Registrations:
         self._equipment = equipment
         self._queue = queue
         self._said: dict[str, float] = {}
+        self._pause = _FIRST_PAUSE_SECONDS
         self._drained = asyncio.Event()
 
     async def run(self) -> None:
-        """Go on until cancelled: at the start, after every deployment, and every 30 s."""
+        """Go on until cancelled: at the start, after every deployment, and every 30 s.
+
+        After a round that failed it is sooner, and each time later again.
+        """
         while True:
             try:
                 await self.make_round()
@@ -71,7 +76,9 @@ class Registrations:
 
     async def _rest(self) -> None:
         """Until the next round, the end of a deployment or of a drain, or a new drain."""
-        seconds = _ROUND_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311
+        pause = self._pause if self.problems else _ROUND_SECONDS
+        self._pause = min(2 * pause, _ROUND_SECONDS) if self.problems else _FIRST_PAUSE_SECONDS
+        seconds = pause * random.uniform(0.9, 1.1)  # noqa: S311
         ends = await asyncio.to_thread(self.drains.next_end)
         if ends is not None:
             seconds = min(seconds, max(ends - time.time(), 0.0) + 0.01)
@@ -138,7 +145,8 @@ class Registrations:
         if registration.find_stranger(application, service, here.values()) is not None:
             return
         found = here.get(service.id) or await self._consul.service_here(service.id)
-        if found is None or not registration.is_registered(entry, found):
+        is_there = found is not None and registration.is_registered(entry, found)
+        if not is_there or not await self._consul.has_registered(service.id):
             await self._consul.register(entry)
             logger.info("%s: registered in Consul", service.id)
 

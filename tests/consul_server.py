@@ -283,6 +283,19 @@ def change_policy(of: ConsulAgent, name: str, rules: str) -> None:
     of.ask("PUT", f"/v1/acl/policy/{found['ID']}", {"Name": name, "Rules": rules})
 
 
+def make_authority(folder: Path) -> Path:
+    """A new CA below folder, with certificates for a server and a client."""
+    folder.mkdir()
+    for command in ("ca create", "cert create -server -dc dc1", "cert create -client -dc dc1"):
+        subprocess.run(
+            [consul_command(), "tls", *command.split()],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+    return folder
+
+
 def _is_stopped(thread: Path) -> bool:
     """Of /proc, whether it is in the state T: proc(5)."""
     try:

@@ -34,6 +34,7 @@ class Consul(Keys):
     ) -> None:
         calls = Calls(settings, patience_seconds=patience_seconds, answer_seconds=answer_seconds)
         super().__init__(settings, calls)
+        self._registered: dict[str, int] = {}
 
     @property
     def problem(self) -> AgentError | None:
@@ -50,6 +51,7 @@ class Consul(Keys):
         Its maintenance stays. A check that it has already keeps its status until it runs again;
         only one with a TTL, which nobody runs, gets the status of the registration.
         """
+        mark = await self._calls.transport.token_mark()
         doing = f"register the service {registration.id} in Consul"
         rule = _write_service(registration.name)
         body = answers.registration(registration)
@@ -64,6 +66,15 @@ class Consul(Keys):
                 await self._put(doing, f"check/deregister/{check.id}", rule=rule)
             elif "TTL" in wanted[check.id] and wanted[check.id]["Status"] != check.status:
                 await self.set_check(check.id, CheckStatus(wanted[check.id]["Status"]))
+        self._registered[registration.id] = mark
+
+    async def has_registered(self, service_id: str) -> bool:
+        """Whether it was registered since this process began, and with the token of now.
+
+        The Consul agent keeps the token of a registration and tells its servers of the service, and
+        of its checks, with that one: once it is deleted they hear nothing more of either.
+        """
+        return self._registered.get(service_id) == await self._calls.transport.token_mark()
 
     async def deregister(self, service_id: str) -> None:
         """Remove a service with its checks and its maintenance; one that is not there is fine."""

@@ -95,6 +95,10 @@ class Transport:
         content = of_the_library.get("data", b"")
         return _given(callback, await self.ask("PUT", path, params, content))
 
+    async def token_mark(self) -> int:
+        """Of the token as it is now: another token has another one."""
+        return hash((await asyncio.to_thread(self._files.read)).token)
+
     async def close(self) -> None:
         """Close what is open; the next request opens it again."""
         if self._session is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,22 +14,9 @@ from agent.model.settings import ConsulSettings
 from tests import consul_server
 
 
-def make_authority(folder: Path) -> Path:
-    """A new CA below folder, with certificates for a server and a client."""
-    folder.mkdir()
-    for command in ("ca create", "cert create -server -dc dc1", "cert create -client -dc dc1"):
-        subprocess.run(
-            [consul_server.consul_command(), "tls", *command.split()],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-    return folder
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_authority(tmp_path_factory.mktemp("tls") / "right")
+    return consul_server.make_authority(tmp_path_factory.mktemp("tls") / "right")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +64,7 @@ async def test_the_right_certificates(settings: ConsulSettings) -> None:
 
 
 async def test_a_wrong_authority(settings: ConsulSettings, tmp_path: Path) -> None:
-    wrong = make_authority(tmp_path / "wrong") / "consul-agent-ca.pem"
+    wrong = consul_server.make_authority(tmp_path / "wrong") / "consul-agent-ca.pem"
     for ca_file in (str(wrong), ""):  # "": the host's own authorities
         error = await failing(changed(settings, ca_file=ca_file))
         assert error.code is Code.CONSUL_UNREACHABLE
@@ -113,7 +99,7 @@ async def test_certificates_are_read_again_when_they_change(
     settings: ConsulSettings, authority: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "ca.pem"
-    wrong = make_authority(tmp_path / "wrong")
+    wrong = consul_server.make_authority(tmp_path / "wrong")
     shutil.copy(authority / "consul-agent-ca.pem", path)
     consul = changed(settings, ca_file=str(path))
     await consul.read_kv("a")

@@ -60,8 +60,7 @@ def test_consul_is_away_before_and_comes_back(scene: Scene) -> None:
 
     scene.consul.start()
     scene.consul.wait_for_leader()
-    start_round(scene)
-    wait_until(lambda: scene.version() == "1")
+    wait_until(lambda: scene.version() == "1", 15)  # by itself: after a problem it looks sooner
     wait_until(scene.takes_traffic)
     found = wait_until(lambda: (each := told(scene))["services"][0]["passing"] and each)
     assert found["problem"] == ""
@@ -285,3 +284,17 @@ def test_nothing_to_drain(scene: Scene) -> None:
     status, answer = scene.host.client.request("PUT", "/v1/drain", {"reason": "disk"})
     assert (status, answer["error"]["code"]) == (404, "not-found")
     assert told(scene) is None
+
+
+def test_a_token_that_is_replaced_and_deleted(scene: Scene) -> None:
+    """Consul tells its servers of a service with the token that it was registered with."""
+    old, new = (consul_server.make_token(scene.server, f"rotated-{each}") for each in "12")
+    scene.token_file.write_text(old)
+    scene.host.deploy_good(scene.bundle("1"))
+    wait_until(scene.takes_traffic)
+    scene.token_file.write_text(new)
+    accessor = scene.server.ask("GET", "/v1/acl/token/self", token=old)["AccessorID"]
+    scene.server.ask("DELETE", f"/v1/acl/token/{accessor}")
+    (scene.base / "run" / "serving").write_text("1-bad")
+    wait_until(lambda: scene.local_status() == "critical")
+    wait_until(lambda: not scene.takes_traffic(), 40)

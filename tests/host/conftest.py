@@ -6,15 +6,19 @@ import fcntl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from tests.host import fleet
 from tests.host.bundles import Web
 from tests.host.deb_host import DebHost
+from tests.host.fleet import FleetHost
 from tests.lab import base, commands, lab
 from tests.lab.hosts import Host, NotBooted
 
 NEWER = "99.0"
+T = TypeVar("T", bound=DebHost)
 
 _FOLDER = Path(__file__).resolve().parent
 _TEST_SECONDS = 120
@@ -109,6 +113,38 @@ def serving_host(
     host.host.discard()
 
 
+@pytest.fixture(scope="session")
+def consul_of_lab(own_lab: lab.Lab) -> Iterator[fleet.Server]:
+    """Consul's server, for all hosts."""
+    server = fleet.Server(own_lab)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def fleet_host(
+    own_lab: lab.Lab,
+    suite: str,
+    consul_of_lab: fleet.Server,
+    debs: dict[str, Path],
+    disks: dict[str, list[Path]],
+) -> Iterator[FleetHost]:
+    """With a Consul agent, and revision 1 serves and is in its catalogue."""
+    name = f"{suite}, web 1 in Consul"
+    if name not in disks:
+        layers = _installed(own_lab, suite, debs, disks)
+        first = _booted(FleetHost(own_lab.host(suite, *layers), consul_of_lab))
+        first.install_consul()
+        first.deploy_good(fleet.web("1"))
+        first.forget_name()
+        first.host.power_off()
+        disks[name] = [first.host.unplug(), *layers]
+    host = _booted(FleetHost(own_lab.host(suite, *disks[name]), consul_of_lab))
+    host.assert_in_traffic("1")
+    yield host
+    host.host.discard()
+
+
 @pytest.fixture
 def by() -> str:
     """How revision 1 of a serving host was deployed; a test may say otherwise."""
@@ -129,7 +165,7 @@ def _installed(
     return disks[suite]
 
 
-def _booted(host: DebHost) -> DebHost:
+def _booted(host: T) -> T:
     host.host.boot()
     host.wait_for_agent()
     return host

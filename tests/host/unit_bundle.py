@@ -59,6 +59,7 @@ class UnitWeb(Web):
 
     does: what the program does before it serves. more: lines of its [Service] section.
     units: further files below /etc/systemd/system, by name. without: names that are left out.
+    definitions: files for Consul's directory, by name.
     """
 
     by: str = "unit"
@@ -67,6 +68,7 @@ class UnitWeb(Web):
     units: Mapping[str, str] = field(default_factory=dict)
     services: tuple[Mapping[str, Any], ...] = (service(),)
     without: tuple[str, ...] = ()
+    definitions: Mapping[str, str] = field(default_factory=dict)
     behavior: str = "DISALLOW"
 
     def zipped(self) -> bytes:
@@ -77,6 +79,7 @@ class UnitWeb(Web):
         content["web/server"] = _SERVER % (self.reports or self.version, self.does)
         content["units/web.service"] = UNIT.format(version=self.version, more=self.more)
         content |= {f"units/{name}": text for name, text in self.units.items()}
+        content |= {f"consul/{name}": text for name, text in self.definitions.items()}
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, text in sorted(content.items()):
@@ -91,6 +94,8 @@ class UnitWeb(Web):
         files = [{"source": "web", "destination": "/opt/web"}]
         if "units/web.service" not in self.without or self.units:
             files.append({"source": "units", "destination": "/etc/systemd/system"})
+        if self.definitions:
+            files.append({"source": "consul", "destination": "/etc/consul.d"})
         return {
             "version": 0.0,
             "os": "linux",
