@@ -113,7 +113,7 @@ class Poller:
                 self._failures, self._retry_after = self._failures + 1, error.retry_after
             else:
                 self._failures, self._retry_after = 0, 0.0
-            self.problem = f"{error.message}. {error.remedy}".removesuffix(". ")
+            self.problem = error.line
             self.decision = f"{self.source}: {error.message}"
         except Exception as error:
             self._failures += 1

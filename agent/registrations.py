@@ -100,7 +100,7 @@ class Registrations:
             try:
                 await self.settle(application)
             except AgentError as error:
-                problems[application] = f"{error.message}. {error.remedy}".removesuffix(". ")
+                problems[application] = error.line
         self.problems = problems
         self._say()
 

@@ -135,9 +135,9 @@ class StatusView:
         ):  # Consul's calls are patient, and say between their tries what is wrong
             known = self._equipment.consul and self._equipment.consul.problem
             late = f"Consul has not answered within {_ASK_SECONDS:g} s"
-            problem = problem or (known.message if known else late)
+            problem = problem or (known.line if known else late)
         except AgentError as error:
-            problem = error.message
+            problem = error.line
         drain = await asyncio.to_thread(self._registrations.drains.of, name)
         return {
             "services": _registrations(name, wanted, found),

@@ -79,6 +79,7 @@ class ConsulAgent:
             "serf_wan": -1,
         }
         extra = dict(extra)
+        self.ports = ports | extra.pop("ports", {})
         config = {
             "node_name": name,
             "datacenter": "dc1",
@@ -90,7 +91,7 @@ class ConsulAgent:
             "leave_on_terminate": False,
             "skip_leave_on_interrupt": True,
             "performance": {"raft_multiplier": 1},
-            "ports": ports | extra.pop("ports", {}),
+            "ports": self.ports,
             **extra,
         }
         self._config = config

@@ -58,21 +58,49 @@ def acl_client(base: Path, server: ConsulAgent, **extra: Any) -> ConsulAgent:
 
 
 class Scene:
-    """token: what deploy-agent's token file holds at first; by default the documented policy's."""
+    """authority: whose certificates deploy-agent and its Consul agent show each other."""
 
-    def __init__(self, base: Path, server: ConsulAgent, service: StatusService) -> None:
+    def __init__(
+        self,
+        base: Path,
+        server: ConsulAgent,
+        service: StatusService,
+        authority: Path | None = None,
+    ) -> None:
         self.base = base
         self.server = server
         self.consul = acl_client(base, server)
         self.token_file = base / "token"
         self.token_file.write_text(server.token_for_tests)
-        self.host = AgentHost(
-            base,
-            f"consul:\n  address: {self.consul.url}\n  token_file: {self.token_file}\n"
-            f"  services_dir: {self.consul.services_dir}\n",
-        )
+        given = {
+            "address": self.consul.url,
+            "token_file": str(self.token_file),
+            "services_dir": str(self.consul.services_dir),
+        }
+        if authority is not None:
+            given |= self._use_tls(authority)
+        self.host = AgentHost(base, f"consul: {json.dumps(given)}\n")
         self.service = service
         service.answer = self._answer
+
+    def _use_tls(self, authority: Path) -> dict[str, str]:
+        """Let its Consul agent ask for certificates; what agent.yaml has to say then."""
+        [port] = consul_server.free_ports(1)
+        ca_file, key = str(authority / "consul-agent-ca.pem"), authority / "dc1-server-consul-0"
+        self.consul.change(
+            verify_incoming_https=True,
+            ca_file=ca_file,
+            cert_file=f"{key}.pem",
+            key_file=f"{key}-key.pem",
+            ports={**self.consul.ports, "https": port},
+        )
+        key = authority / "dc1-client-consul-0"
+        return {
+            "address": f"https://127.0.0.1:{port}",
+            "ca_file": ca_file,
+            "cert_file": f"{key}.pem",
+            "key_file": f"{key}-key.pem",
+        }
 
     def _answer(self, _number: int) -> bytes:
         """What Consul's check sees: 200 while a version serves whose name has no "bad"."""
@@ -159,10 +187,16 @@ class Scene:
 
 
 @contextmanager
-def scene(base: Path, server: ConsulAgent, *, starts_consul: bool = True) -> Iterator[Scene]:
+def scene(
+    base: Path,
+    server: ConsulAgent,
+    *,
+    starts_consul: bool = True,
+    authority: Path | None = None,
+) -> Iterator[Scene]:
     """A host of its own; its agent and its Consul agent are ended."""
     with status_service() as service:
-        found = Scene(base, server, service)
+        found = Scene(base, server, service, authority)
         try:
             if starts_consul:
                 found.consul.start()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from agent.consul import answers
 from agent.consul.calls import Calls
 from agent.consul.keys import Keys
-from agent.model.consul import CheckStatus, LocalAgent, ServiceHealth, ServiceRegistration
+from agent.model.consul import CheckStatus, LocalAgent, Right, ServiceHealth, ServiceRegistration
 from agent.model.errors import AgentError, NotFound
 from agent.model.settings import ConsulSettings
 
@@ -170,6 +171,30 @@ class Consul(Keys):
             rule='agent_prefix "" { policy = "read" }',
         )
         return answers.local_agent(given)
+
+    async def missing_rights(self, wanted: Iterable[Right]) -> list[Right]:
+        """Those of at most 64 rights that the token does not have; none where ACLs are off.
+
+        Raises NotFound for a Consul that cannot be asked: it is what Consul's own pages ask.
+        """
+        asked = list(wanted)
+        body = [
+            {"Resource": each.resource, "Segment": each.name, "Access": each.access}
+            for each in asked
+        ]
+        try:
+            given = await self._calls.ask_json(
+                "POST",
+                "ask Consul what the token may do",
+                "/v1/internal/acl/authorize",
+                body=body,
+                rule=_READ_SERVICES,
+            )
+        except AgentError as error:
+            if "ACL support disabled" not in error.message:
+                raise
+            return []
+        return [right for right, answer in zip(asked, given, strict=True) if not answer["Allow"]]
 
     async def leader(self) -> str:
         """Address of the leader of Consul's servers; "" while they have none."""

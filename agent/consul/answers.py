@@ -145,12 +145,13 @@ def _check_health(check: Mapping[str, Any]) -> CheckHealth:
 
 def local_agent(given: Mapping[str, Any]) -> LocalAgent:
     """The answer of /v1/agent/self."""
-    config = given["Config"]
+    config, running = given["Config"], given.get("DebugConfig") or {}
     return LocalAgent(
         host=config["NodeName"],
         datacenter=config["Datacenter"],
         version=config["Version"],
         is_server=bool(config["Server"]),
+        keeps=bool(running["DataDir"]) if "DataDir" in running else None,
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from agent.consul.transport import NoAnswer, Refusal, Transport
+from agent.consul.transport import NoAnswer, Refusal, Transport, Trouble
 from agent.model.errors import AgentError, Code, NotFound, TransientError
 from agent.model.settings import ConsulSettings
 
@@ -33,6 +33,8 @@ _OVERRIDING = (
 _MISSING = ("unknown service", "unknown check", "does not have associated ttl", "invalid session")
 # its words with a 500 that no repetition cures; with all others it speaks of its servers
 _FINAL = ("must be", "missing")
+
+_TLS_ONLY = "HTTP request to an HTTPS server"  # Go's words, with a 400
 
 
 class Calls:
@@ -139,7 +141,7 @@ class Calls:
             return TransientError(
                 f"cannot {doing} at {address}: {error}",
                 code=Code.CONSUL_UNREACHABLE,
-                remedy=_remedy(error),
+                remedy=_remedy(error, address),
             )
         if not isinstance(error, Refusal):
             return AgentError(
@@ -150,6 +152,12 @@ class Calls:
             )
         if error.status == 403:
             return self._denied(error, doing, rule)
+        if _TLS_ONLY in error.reason:
+            return AgentError(
+                f"cannot {doing}: what answers at {address} speaks TLS only",
+                code=Code.CONSUL_REFUSED,
+                remedy="Write https:// into consul.address in agent.yaml",
+            )
         reason = f"Consul says {error.status}: {error.reason}"
         if any(each in error.reason.lower() for each in _MISSING):
             return NotFound(f"cannot {doing}: {reason}", code=Code.NOT_FOUND)
@@ -183,13 +191,37 @@ class Calls:
         )
 
 
-def _remedy(error: NoAnswer) -> str:
-    if error.is_of_tls:
-        return "Correct consul.ca_file, cert_file and key_file in agent.yaml"
-    remedy = "See whether the Consul agent runs: systemctl status consul"
-    if error.is_cut:
-        remedy += ". One that runs closes what is beyond its limits.http_max_conns_per_client"
-    return remedy
+def _remedy(error: NoAnswer, address: str) -> str:
+    match error.trouble:
+        case Trouble.CERTIFICATE:
+            place = address.partition("://")[2]
+            return (
+                f"See what it shows: openssl s_client -connect {place} </dev/null | openssl x509"
+                " -noout -issuer -dates -ext subjectAltName; then set consul.ca_file and address"
+                " in agent.yaml by it"
+            )
+        case Trouble.OURS:
+            return (
+                "Set consul.cert_file and key_file in agent.yaml to a certificate that Consul's"
+                " ca_file has signed"
+            )
+        case Trouble.NO_TLS:
+            return (
+                "Set consul.address in agent.yaml to the port of Consul's HTTPS API (its"
+                " ports.https), or to http://"
+            )
+        case Trouble.NAME:
+            return "Correct consul.address in agent.yaml; as a rule it is 127.0.0.1"
+        case Trouble.CUT:
+            return (
+                "See whether the Consul agent runs: systemctl status consul. One that runs closes"
+                " what is beyond its limits.http_max_conns_per_client"
+            )
+        case Trouble.OTHER:
+            return (
+                "See whether the Consul agent runs, and listens there: systemctl status consul;"
+                " ss -ltnp | grep consul"
+            )
 
 
 def _load(transport: Transport) -> tuple[Any, type[Exception]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,6 @@ class SecretFiles:
     """Blocks; to be asked before every request: a look at the files' times is all it costs."""
 
     def __init__(self, settings: ConsulSettings) -> None:
-        self._token_path = token_path(settings.token_file)
         self._settings = settings
         self._token = ""
         self._token_stamp: object = None
@@ -41,25 +41,26 @@ class SecretFiles:
         return Secrets(self._token, self._context)
 
     def _refresh_token(self) -> None:
-        if self._token_path is None:
+        path = token_path(self._settings.token_file)
+        if path is None:
             return
         try:
-            stamp = _stamp(self._token_path)
+            stamp = _stamp(path)
             if stamp != self._token_stamp:
-                token = self._token_path.read_text("ascii").strip()
+                token = path.read_text("ascii").strip()
                 if token or not self._token:  # an empty one is being written just now
                     self._token, self._token_stamp = token, stamp
         except OSError as error:
             if not self._token:
                 raise from_os_error(
                     error,
-                    f"read Consul's token from {self._token_path}",
+                    f"read Consul's token from {path}",
                     code=Code.CONFIG_INVALID,
-                    remedy="Set consul.token_file in agent.yaml to a file with the token",
+                    remedy=_token_remedy(self._settings.token_file),
                 ) from error
         except UnicodeDecodeError as error:
             raise AgentError(
-                f"cannot read Consul's token from {self._token_path}: it is not text",
+                f"cannot read Consul's token from {path}: it is not text",
                 code=Code.CONFIG_INVALID,
                 remedy="Write the token, and nothing else, into it",
             ) from error
@@ -67,22 +68,39 @@ class SecretFiles:
     def _refresh_context(self) -> None:
         settings = self._settings
         paths = [settings.ca_file, settings.cert_file, settings.key_file]
+        named, keys = settings.ca_file, ["ca_file"]
         try:
             stamp = [_stamp(Path(path)) for path in paths if path]
             if self._context is None or stamp != self._context_stamp:
                 context = ssl.create_default_context(cafile=settings.ca_file or None)
+                named = " and ".join(each for each in paths[1:] if each)
+                keys = ["cert_file", "key_file"]
                 if settings.cert_file:
                     context.load_cert_chain(settings.cert_file, settings.key_file or None, _no)
                 self._context, self._context_stamp = context, stamp
         except (OSError, ValueError) as error:  # SSLError is an OSError
             if self._context is None:
-                named = ", ".join(path for path in paths if path)
-                cause = getattr(error, "strerror", None) or str(error)
-                raise AgentError(
-                    f"cannot read Consul's certificates from {named}: {cause}",
-                    code=Code.CONFIG_INVALID,
-                    remedy="Correct consul.ca_file, cert_file and key_file in agent.yaml",
-                ) from error
+                raise _unusable(error, named, keys) from error
+
+
+def _unusable(error: OSError | ValueError, named: str, keys: list[str]) -> AgentError:
+    """named, keys: the files that were being used, and what agent.yaml calls them."""
+    path = getattr(error, "filename", None)  # of the one that is not there
+    return AgentError(
+        f"cannot read Consul's certificates from {path or named}:"
+        f" {plain_tls(getattr(error, 'strerror', None) or str(error))}",
+        code=Code.CONFIG_INVALID,
+        remedy="Correct consul.ca_file, cert_file and key_file in agent.yaml"
+        if path
+        else f"Set consul.{' and '.join(keys)} in agent.yaml to files in PEM form that belong"
+        " together",
+    )
+
+
+def plain_tls(words: str) -> str:
+    """What OpenSSL says, without its own names and Python's place in the source."""
+    plain = re.sub(r"^\[[^\]]*\] *|\s*\(_ssl\.c:\d+\)$", "", words)
+    return "this is not PEM, or not the key to the certificate" if plain == "PEM lib" else plain
 
 
 def token_path(token_file: str) -> Path | None:
@@ -97,9 +115,18 @@ def token_path(token_file: str) -> Path | None:
         raise AgentError(
             f"cannot read the credential {token_file}: the agent's unit was given none",
             code=Code.CONFIG_INVALID,
-            remedy=f"Add LoadCredential={token_file}:/path/to/token to deploy-agent.service",
+            remedy=_token_remedy(token_file),
         )
     return Path(folder, token_file)
+
+
+def _token_remedy(token_file: str) -> str:
+    if "/" in token_file:
+        return f"Write the token into {token_file}, or correct consul.token_file in agent.yaml"
+    return (
+        f"Add LoadCredential={token_file}:/path/to/token to the unit (systemctl edit deploy-agent),"
+        " and restart the agent; or write a path with a slash into consul.token_file"
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

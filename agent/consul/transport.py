@@ -9,22 +9,26 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
 from agent import __version__
-from agent.consul.secrets import SecretFiles, Secrets
+from agent.consul.secrets import SecretFiles, Secrets, plain_tls
 from agent.model.settings import ConsulSettings
 
 CONNECT_SECONDS = 3.0
 MAX_BYTES = 64 * 2**20
 _CHUNK_BYTES = 64 * 1024
 _CUT = (errno.ECONNRESET, errno.EPIPE)
+# what OpenSSL 3.0 and 3.5 call an answer in plain HTTP
+_NOT_TLS = ("wrong version number", "record layer failure", "http request", "packet length")
 _CONNECTIONS = 100  # Consul's own limit for a client is 200 (limits.http_max_conns_per_client)
 
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -48,16 +52,23 @@ class Refusal(Exception):
         self.reason = reason
 
 
+class Trouble(StrEnum):
+    """Kinds of no answer whose remedies differ."""
+
+    CERTIFICATE = "we do not accept its certificate"
+    OURS = "it does not accept ours, or wants one"
+    NO_TLS = "it speaks no TLS"
+    NAME = "its name is not known"
+    CUT = "it took the connection and closed it, as it does where a client has too many"
+    OTHER = "it may be down"
+
+
 class NoAnswer(Exception):
-    """Consul did not answer, and why. is_of_tls: it, or we, did not like a certificate.
+    """Consul did not answer, and why."""
 
-    is_cut: it took the connection and closed it, as it does where a client has too many.
-    """
-
-    def __init__(self, cause: str, *, is_of_tls: bool = False, is_cut: bool = False) -> None:
+    def __init__(self, cause: str, *, trouble: Trouble = Trouble.OTHER) -> None:
         super().__init__(cause)
-        self.is_of_tls = is_of_tls
-        self.is_cut = is_cut
+        self.trouble = trouble
 
 
 class Transport:
@@ -215,7 +226,8 @@ def _no_answer(error: Exception) -> NoAnswer:
         case aiohttp.ClientConnectorCertificateError():
             inner = error.certificate_error
             cause = getattr(inner, "verify_message", "") or str(inner)
-            return NoAnswer(f"its certificate is not accepted: {cause}", is_of_tls=True)
+            said = f"its certificate is not accepted: {cause}"
+            return NoAnswer(said, trouble=Trouble.CERTIFICATE)
         case aiohttp.ServerDisconnectedError():
             return _cut()
         case aiohttp.ClientPayloadError():
@@ -231,13 +243,23 @@ def _failed_connection(error: Exception) -> NoAnswer:
     # an alert of the other side comes as an OSError of aiohttp's own, with the words of OpenSSL
     words = failed.strerror or str(failed)
     if isinstance(failed, ssl.SSLError) or words.startswith("[SSL"):
-        return NoAnswer(f"TLS failed: {words}", is_of_tls=True)
+        return _failed_tls(words)
     if failed.errno in _CUT or "can not write request body" in words:
         return _cut()
     # asyncio puts the address into strerror; the errors of a name have a number below 0
     number = failed.errno or 0
-    return NoAnswer((os.strerror(number) if number > 0 else words).lower())
+    trouble = Trouble.NAME if isinstance(failed, socket.gaierror) else Trouble.OTHER
+    return NoAnswer((os.strerror(number) if number > 0 else words).lower(), trouble=trouble)
+
+
+def _failed_tls(words: str) -> NoAnswer:
+    """words: of OpenSSL, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:992)"."""
+    cause = plain_tls(words)
+    if any(each in cause for each in _NOT_TLS):
+        return NoAnswer("what answers there speaks no TLS", trouble=Trouble.NO_TLS)
+    trouble = Trouble.OURS if "alert" in cause else Trouble.CERTIFICATE
+    return NoAnswer(f"TLS failed: {cause}", trouble=trouble)
 
 
 def _cut() -> NoAnswer:
-    return NoAnswer("the connection was closed without an answer", is_cut=True)
+    return NoAnswer("the connection was closed without an answer", trouble=Trouble.CUT)

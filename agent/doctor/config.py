@@ -57,7 +57,7 @@ def _look_at_file(file: Path, host: Host) -> Iterator[Finding]:
 
 
 def _secrets(file: Path) -> list[str]:
-    """Keys that sound like a secret and have a text, at any depth."""
+    """Keys that sound like a secret and have a text, at any depth; a file's name is none."""
     try:
         value, _ = settings_format.read_config(file)
     except AgentError:
@@ -69,8 +69,12 @@ def _secrets(file: Path) -> list[str]:
         if isinstance(each, dict):
             waiting.extend(each.values())
             for key, text in each.items():
-                if isinstance(text, str) and any(word in str(key) for word in _SECRET):
+                if isinstance(text, str) and _is_secret(str(key)):
                     found[str(key)] = None
         elif isinstance(each, list):
             waiting.extend(each)
     return list(found)
+
+
+def _is_secret(key: str) -> bool:
+    return not key.endswith("_file") and any(word in key for word in _SECRET)

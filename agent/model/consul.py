@@ -122,9 +122,23 @@ class KvSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LocalAgent:
-    """The Consul agent that is talked to."""
+    """The Consul agent that is talked to.
+
+    keeps: whether it has a data_dir, so that what it was told outlives a restart; None where it
+    does not say.
+    """
 
     host: str
     datacenter: str
     version: str
     is_server: bool
+    keeps: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What a policy may allow, as its rules have it: service "web" { policy = "write" }."""
+
+    resource: str
+    name: str
+    access: str

@@ -85,6 +85,11 @@ class AgentError(Exception):
         self.remedy = remedy
         self.where = where
 
+    @property
+    def line(self) -> str:
+        """Message and remedy, where there is one line for both."""
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
 
 class TransientError(AgentError):
     """May succeed when tried again later.

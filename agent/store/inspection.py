@@ -38,6 +38,15 @@ def open_copy(path: Path, *, in_use: bool) -> Iterator[State]:
         raise from_os_error(error, f"copy {path}", code=Code.NOT_PERMITTED) from error
 
 
+def installed_paths(found: State, application: str) -> list[str]:
+    """The files that its committed revision put on this host. Raises AgentError."""
+    rows = found.rows(
+        "SELECT path FROM installed WHERE application = ? AND kind <> 'dir' ORDER BY path",
+        (application,),
+    )
+    return [row["path"] for row in rows]
+
+
 def _back_up(path: Path, copy: Path) -> None:
     """SQLite's own way, beside a writer: https://www.sqlite.org/backup.html."""
     try:

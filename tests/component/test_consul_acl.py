@@ -161,11 +161,11 @@ async def test_a_token_as_a_credential_of_the_unit(
     host: ConsulAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "consul").write_text(consul_server.make_token(host, "credential"))
+    consul = Consul(host.settings(token_file="consul"))
     with pytest.raises(AgentError) as caught:
-        Consul(host.settings(token_file="consul"))
+        await consul.read_kv("deploy/a")
     assert "LoadCredential=consul:" in caught.value.remedy
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    consul = Consul(host.settings(token_file="consul"))
     assert await consul.read_kv("deploy/a") is None
     await consul.close()
 

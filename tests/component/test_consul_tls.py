@@ -93,6 +93,9 @@ async def test_files_that_are_no_certificates(settings: ConsulSettings, tmp_path
             error = await failing(changed(settings, **{field: text}))
             assert error.code is Code.CONFIG_INVALID
             assert text in error.message
+            assert settings.ca_file not in error.message
+            assert "_ssl.c" not in error.message
+            assert f"consul.{'ca' if field == 'ca_file' else 'c'}" in error.remedy
 
 
 async def test_certificates_are_read_again_when_they_change(
@@ -109,3 +112,30 @@ async def test_certificates_are_read_again_when_they_change(
     shutil.copy(authority / "consul-agent-ca.pem", path)
     await consul.read_kv("a")
     await consul.close()
+
+
+async def test_https_where_none_is_spoken(settings: ConsulSettings, tmp_path: Path) -> None:
+    with consul_server.running(plain := consul_server.server(tmp_path / "plain")):
+        error = await failing(changed(settings, address=plain.url.replace("http:", "https:")))
+    assert error.message.endswith("what answers there speaks no TLS")
+    assert "http://" in error.remedy
+    error = await failing(changed(settings, address=settings.address.replace("https:", "http:")))
+    assert error.message.endswith("speaks TLS only")
+    assert "https://" in error.remedy
+
+
+async def test_a_name_that_nobody_knows(settings: ConsulSettings) -> None:
+    error = await failing(changed(settings, address="https://consul.invalid:8501"))
+    assert error.code is Code.CONSUL_UNREACHABLE
+    assert "consul.address" in error.remedy
+
+
+async def test_a_credential_that_the_unit_was_not_given(
+    settings: ConsulSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The agent starts all the same, and says it when it needs the token."""
+    for folder in ("", str(tmp_path)):
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", folder)
+        error = await failing(changed(settings, token_file="consul-token"))
+        assert error.code is Code.CONFIG_INVALID
+        assert "LoadCredential=consul-token:" in error.remedy

@@ -25,11 +25,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
 
 
 @pytest.fixture
-def scene(state_dir: Path, server: ConsulAgent) -> Iterator[Scene]:
-    with traffic_scene.scene(state_dir, server) as scene:
+def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """Of the certificates of Consul's API; None where that is in the clear."""
+    is_tls = getattr(request, "param", False)
+    return consul_server.make_authority(tmp_path / "tls") if is_tls else None
+
+
+@pytest.fixture
+def scene(state_dir: Path, server: ConsulAgent, authority: Path | None) -> Iterator[Scene]:
+    with traffic_scene.scene(state_dir, server, authority=authority) as scene:
         yield scene
 
 
+@pytest.mark.parametrize("authority", [False, True], indirect=True, ids=["http", "https"])
 def test_the_catalogue_over_a_good_a_better_and_a_broken_deployment(scene: Scene) -> None:
     first = scene.host.deploy_good(scene.bundle("1"))
     found = scene.registered()

@@ -60,6 +60,10 @@ def test_good_better_broken(fleet_host: FleetHost) -> None:
     assert fleet_host.serving() == "2"
     fleet_host.assert_in_traffic("2")
     assert fleet_host.catalogue() == [meta]
+    told = fleet_host.agentctl("doctor").stdout
+    assert "the token in consul-token may do all that this host needs" in told
+    assert "web: go-service is registered, and passing" in told
+    assert "problem" not in told
 
 
 @on_12

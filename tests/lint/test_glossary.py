@@ -17,6 +17,7 @@ ALLOWED = {
     ("agent/doctor/applications.py", "util"): "a Debian package's name",
     ("agent/consul/adapter.py", "node"): "Consul's",
     ("agent/consul/answers.py", "node"): "Consul's",
+    ("agent/doctor/consul.py", "node"): "Consul's",
     ("agent/files/permissions.py", "util"): "a Debian package's name",
     ("agent/formats/settings.py", "instance"): "EC2's",
     ("agent/formats/schema.py", "instance"): "jsonschema's",

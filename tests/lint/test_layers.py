@@ -46,7 +46,7 @@ NEVER = {
 APART = {
     "client": ("model.errors",),
     "publish": ("model", "formats", "system", "remote", "archive"),
-    "doctor": ("client", "model", "formats", "system", "store", "sources"),
+    "doctor": ("client", "model", "formats", "system", "store", "sources", "consul", "traffic"),
     "cli": ("client", "model", "formats", "publish"),
 }
 LIBRARIES = {
