@@ -158,12 +158,18 @@ class Registrations:
         for found in (await self.find(application, wanted)).values():
             if await self._is_busy(application):
                 return
-            if drain is not None and found.maintenance is None:
+            if drain is not None and await self._is_to_begin(found):
                 reason = registration.drain_reason(drain.by, drain.reason)
                 await self._consul.set_maintenance(found.id, reason)
             elif drain is None and not is_broken and registration.is_ours(found.maintenance):
                 await self._consul.set_maintenance(found.id, None)
                 logger.info("%s: takes traffic again", found.id)
+
+    async def _is_to_begin(self, found: ServiceHealth) -> bool:
+        """Also where it was begun with a token that may be gone: see the adapter."""
+        reason = found.maintenance
+        is_ours = registration.is_ours(reason) and not registration.is_deployments(reason)
+        return reason is None or (is_ours and not await self._consul.has_maintained(found.id))
 
     async def _is_busy(self, application: str) -> bool:
         """Whether a deployment of it is under way, or left for the queue to go on with."""
@@ -216,8 +222,8 @@ class Registrations:
         try:
             await self.settle(application)
         except AgentError as error:
-            self.problems[application] = error.message
-            return error.message
+            self.problems[application] = error.line
+            return error.line
         if await self._is_busy(application):
             return "a deployment of it is under way, and minds it at its end"
         return ""

@@ -35,7 +35,9 @@ class Consul(Keys):
     ) -> None:
         calls = Calls(settings, patience_seconds=patience_seconds, answer_seconds=answer_seconds)
         super().__init__(settings, calls)
+        # by which token, as a mark of it
         self._registered: dict[str, int] = {}
+        self._maintained: dict[str, int] = {}
 
     @property
     def problem(self) -> AgentError | None:
@@ -93,6 +95,9 @@ class Consul(Keys):
 
         Raises NotFound for a service that the local agent does not know.
         """
+        mark = await self._calls.transport.token_mark()
+        if self._maintained.pop(service_id, None) != mark:
+            await self._take_over(service_id)
         query = {"enable": "false"} if reason is None else {"enable": "true", "reason": reason}
         await self._put(
             f"{'end' if reason is None else 'begin'} the maintenance of {service_id} in Consul",
@@ -100,6 +105,37 @@ class Consul(Keys):
             rule=_write_named(service_id),
             query=query,
         )
+        if reason is not None:
+            self._maintained[service_id] = mark
+
+    async def has_maintained(self, service_id: str) -> bool:
+        """The same of its maintenance, which has a token of its own."""
+        return self._maintained.get(service_id) == await self._calls.transport.token_mark()
+
+    async def _take_over(self, service_id: str) -> None:
+        """Let maintenance that another token began belong to the one of now; it goes on meanwhile.
+
+        With a token that was deleted the Consul agent can tell its servers neither that it is in
+        maintenance nor that this has ended. To begin it again would change nothing, so its check is
+        registered, as one with a TTL that nobody lives to see.
+        """
+        doing = f"take over the maintenance of {service_id} in Consul"
+        name = answers.maintenance_of(service_id)
+        found = (await self._read(doing, "checks", rule=_READ_SERVICES)).get(name)
+        if found is not None:
+            await self._put(
+                doing,
+                "check/register",
+                rule=_write_named(service_id),
+                body={
+                    "ID": name,
+                    "Name": found["Name"],
+                    "ServiceID": service_id,
+                    "Notes": found["Notes"],
+                    "Status": CheckStatus.CRITICAL.value,
+                    "TTL": "87600h",
+                },
+            )
 
     async def set_check(self, check_id: str, status: CheckStatus, output: str = "") -> None:
         """Say how a TTL check is, for as long as its TTL. Raises NotFound for an unknown one."""

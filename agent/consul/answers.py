@@ -85,6 +85,11 @@ def services_here(
     }
 
 
+def maintenance_of(service_id: str) -> str:
+    """The id of the check that Consul makes of a service's maintenance."""
+    return f"{_SERVICE_MAINTENANCE}{service_id}"
+
+
 def checks_of(service_id: str, checks: Mapping[str, Any]) -> list[CheckHealth]:
     """Of the answer of /v1/agent/checks those of one service, without its maintenance."""
     found = [_check_health(each) for each in checks.values() if each.get("ServiceID") == service_id]

@@ -114,7 +114,7 @@ class Traffic:
             self._log.line(f"warning: {error.message}; it is told later")
             for line in (*error.details, error.remedy):
                 self._log.line(f"  {line}")
-            return f"{error.message}; going on without it, it is told later"
+            return f"{error.line}; going on without it, it is told later"
 
     # out of traffic
 

@@ -138,7 +138,9 @@ def test_a_wrong_token(scene: Scene) -> None:
     scene.token_file.write_text("11111111-2222-3333-4444-555555555555")
     view = scene.host.deploy_good(scene.bundle("2"))
     for step in ("block-traffic", "allow-traffic"):
-        assert "Consul does not know the token" in scene.note(view, step)
+        note = scene.note(view, step)
+        assert "Consul does not know the token" in note
+        assert f"Write a token that exists into {scene.token_file}" in note
     assert scene.host.serving() == "2"
     assert scene.version() == "1"
     assert "Consul does not know the token" in told(scene)["problem"]
@@ -286,15 +288,35 @@ def test_nothing_to_drain(scene: Scene) -> None:
     assert told(scene) is None
 
 
-def test_a_token_that_is_replaced_and_deleted(scene: Scene) -> None:
-    """Consul tells its servers of a service with the token that it was registered with."""
-    old, new = (consul_server.make_token(scene.server, f"rotated-{each}") for each in "12")
-    scene.token_file.write_text(old)
-    scene.host.deploy_good(scene.bundle("1"))
-    wait_until(scene.takes_traffic)
-    scene.token_file.write_text(new)
+def rotate_token(scene: Scene, name: str) -> None:
+    """Another token for the agent; the one that it had is deleted."""
+    old = scene.token_file.read_text()
+    scene.token_file.write_text(consul_server.make_token(scene.server, name))
     accessor = scene.server.ask("GET", "/v1/acl/token/self", token=old)["AccessorID"]
     scene.server.ask("DELETE", f"/v1/acl/token/{accessor}")
+
+
+def test_a_token_that_is_replaced_and_deleted(scene: Scene) -> None:
+    """Consul tells its servers of a service with the token that it was registered with."""
+    scene.token_file.write_text(consul_server.make_token(scene.server, "rotated"))
+    scene.host.deploy_good(scene.bundle("1"))
+    wait_until(scene.takes_traffic)
+    rotate_token(scene, "rotated-once")
+    scene.host.ask("DELETE", "/v1/drain")  # which looks at Consul at once
     (scene.base / "run" / "serving").write_text("1-bad")
     wait_until(lambda: scene.local_status() == "critical")
-    wait_until(lambda: not scene.takes_traffic(), 40)
+    wait_until(lambda: not scene.takes_traffic())
+
+
+def test_a_token_that_is_replaced_while_drained(scene: Scene) -> None:
+    scene.token_file.write_text(consul_server.make_token(scene.server, "drained"))
+    scene.host.deploy_good(scene.bundle("1"))
+    wait_until(scene.takes_traffic)
+    scene.host.ask("PUT", "/v1/drain", {"reason": "disk"})
+    wait_until(lambda: not scene.takes_traffic())
+    rotate_token(scene, "drained-once")
+    start_round(scene)
+    wait_until(lambda: told(scene)["services"][0]["status"] == "maintenance")
+    assert not scene.takes_traffic()
+    assert scene.host.ask("DELETE", "/v1/drain")["problem"] == ""
+    wait_until(scene.takes_traffic, 10)
