@@ -42,6 +42,9 @@ class Needs:
 def look(host: Host) -> Iterator[Finding]:
     """The section of agent.yaml, its token, then what Consul says."""
     settings = host.settings.consul
+    if settings is None and host.config_error is not None:
+        yield finding.unknown("whether it is used cannot be known without the configuration", "")
+        return
     needs = _read_needs(host)
     if settings is None:
         yield from _unused(needs, host)
@@ -64,7 +67,7 @@ def _unused(needs: Needs, host: Host) -> Iterator[Finding]:
 
 
 def _read_needs(host: Host) -> Needs:
-    """None where the state cannot be looked at: that is said of the applications."""
+    """Of what can be looked at; of what cannot, that is said of the applications."""
     needs, database = Needs(), host.layout.database
     consul = host.settings.consul
     folder = os.path.realpath(consul.services_dir) if consul else ""
@@ -109,7 +112,8 @@ async def _collect(settings: ConsulSettings, needs: Needs) -> list[Finding]:
     consul = Consul(settings, patience_seconds=0.1, answer_seconds=_ANSWER_SECONDS)
     try:
         async with asyncio.timeout(_ALL_SECONDS):
-            found += [each async for each in _ask(consul, settings, needs)]
+            async for each in _ask(consul, settings, needs):
+                found.append(each)  # noqa: PERF401 - what was found before an error counts
     except AgentError as error:
         found.append(_failed(error))
     except TimeoutError:

@@ -118,3 +118,16 @@ def test_a_consul_that_keeps_nothing_and_one_that_is_not_used(scene: Scene) -> N
     scene.host.config.write_text(text[: text.index("consul:")])
     [said] = say(scene)
     assert said.startswith(f"warning: service: {NAME} is not registered, as agent.yaml has no")
+
+
+def test_servers_that_are_gone(state_dir: Path) -> None:
+    (state_dir / "host").mkdir()
+    with (
+        traffic_scene.acl_server(state_dir / "server") as server,
+        traffic_scene.scene(state_dir / "host", server) as scene,
+    ):
+        scene.token_file.chmod(0o600)
+        server.stop()
+        answers, leader = say(scene)
+    assert answers.startswith(f"ok: {scene.consul.url} answers")
+    assert leader.startswith("problem: cannot read Consul's leader: Consul says 500")
