@@ -5,11 +5,14 @@ ACLs deny by default, and the agents' API asks for a certificate.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from tests import consul_server
@@ -23,8 +26,10 @@ from tests.waiting import wait_until
 NAME = "go-service"  # the policy that is documented is for this one
 
 _COMMAND = "/usr/bin/consul"
+_SOCKET = "/run/consul.sock"
 _MASTER = "6d1f0f4e-0000-4000-8000-000000000001"
 _START_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
 _FILES = ("consul-agent-ca.pem", "dc1-server-consul-0.pem", "dc1-server-consul-0-key.pem")
 _CLIENT = ("dc1-client-consul-0.pem", "dc1-client-consul-0-key.pem")
 _UNIT = f"""[Unit]
@@ -59,15 +64,15 @@ class Server:
     """Consul's server, which the hosts of a lab reach. It ends with the lab."""
 
     def __init__(self, own_lab: lab.Lab) -> None:
-        self._namespaces = own_lab.namespaces
         folder = own_lab.folder / "consul"
         folder.mkdir()
+        self._socket_path = folder / "http.sock"
         self.authority = consul_server.make_authority(folder / "tls")
         config = {
             "node_name": "server",
             "datacenter": "dc1",
             "bind_addr": lab.ADDRESS,
-            "client_addr": lab.ADDRESS,
+            "addresses": {"http": f"unix://{folder}/http.sock"},
             "disable_update_check": True,
             "ports": {"dns": -1, "grpc": -1, "serf_wan": -1},
             "acl": {**consul_server.ACLS["acl"], "tokens": {"master": _MASTER, "agent": _MASTER}},
@@ -81,7 +86,7 @@ class Server:
         ]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                self._namespaces.argv(*argv),
+                own_lab.namespaces.argv(*argv),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -101,7 +106,7 @@ class Server:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """What it answers; None where it does not, or refuses."""
-        return _ask(self._namespaces.run, lab.ADDRESS, method, path, body)
+        return _ask(self._socket_path, method, path, body)
 
     def takes_traffic(self, host: str) -> bool:
         """Whether those who ask for what passes are given the service on a host."""
@@ -148,7 +153,7 @@ class FleetHost(DebHost):
 
     def consul(self, path: str) -> Any:
         """What its Consul agent answers to one who may do all; None where it does not."""
-        return _ask(self.host.run, "127.0.0.1", "GET", path)
+        return _ask(self.host.path(_SOCKET), "GET", path)
 
     # what a person would look at
 
@@ -195,6 +200,7 @@ def _client_config() -> dict[str, Any]:
         "data_dir": "/var/lib/consul",
         "bind_addr": '{{ GetAllInterfaces | include "name" "host0" | attr "address" }}',
         "client_addr": "127.0.0.1",
+        "addresses": {"http": f"unix://{_SOCKET}"},
         "disable_update_check": True,
         "retry_join": [lab.ADDRESS],
         "retry_interval": "200ms",
@@ -208,12 +214,28 @@ def _client_config() -> dict[str, Any]:
     }
 
 
-def _ask(run: Any, address: str, method: str, path: str, body: object = None) -> Any:
-    argv = ["curl", "--silent", "--fail", "--max-time", "5", "--request", method]
-    argv += ["--header", f"X-Consul-Token: {_MASTER}"]
-    if body is not None:
-        argv += ["--data", json.dumps(body)]
-    done: subprocess.CompletedProcess[str] = run(*argv, f"http://{address}:8500{path}", check=False)
-    if done.returncode != 0:
+class _Connection(http.client.HTTPConnection):
+    """To a unix socket: the hosts' networks are not this process's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("consul", timeout=_ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_ANSWER_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+def _ask(socket_path: Path, method: str, path: str, body: object = None) -> Any:
+    connection = _Connection(socket_path)
+    content = None if body is None else json.dumps(body)
+    try:
+        connection.request(method, path, content, {"X-Consul-Token": _MASTER})
+        answer = connection.getresponse()
+        given = answer.read()
+    except (OSError, http.client.HTTPException):
         return None
-    return json.loads(done.stdout) if done.stdout else {}
+    finally:
+        connection.close()
+    return json.loads(given or b"{}") if answer.status == 200 else None
