@@ -320,3 +320,22 @@ def test_a_token_that_is_replaced_while_drained(scene: Scene) -> None:
     assert not scene.takes_traffic()
     assert scene.host.ask("DELETE", "/v1/drain")["problem"] == ""
     wait_until(scene.takes_traffic, 10)
+
+
+def test_a_restart_of_the_agent_changes_nothing_in_the_catalogue(scene: Scene) -> None:
+    """It registers its services again, as it does not know by which token they were."""
+    scene.host.deploy_good(scene.bundle("1"))
+    wait_until(scene.takes_traffic)
+    before = indexes(scene)
+    start_round(scene)
+    scene.host.ask("DELETE", "/v1/drain")  # which waits until it has looked at Consul
+    wait_until(lambda: scene.local_status() == "passing")
+    assert scene.takes_traffic()
+    assert indexes(scene) == before
+
+
+def indexes(scene: Scene) -> list[int]:
+    """When the servers last heard of a change of the service, and of each of its checks."""
+    found = scene.server.ask("GET", f"/v1/health/service/{NAME}")
+    [here] = [each for each in found if each["Node"]["Node"] == scene.consul.name]
+    return [each["ModifyIndex"] for each in (here["Service"], *here["Checks"])]
