@@ -204,7 +204,7 @@ def _client_config() -> dict[str, Any]:
         "disable_update_check": True,
         "retry_join": [lab.ADDRESS],
         "retry_interval": "200ms",
-        "performance": {"leave_drain_time": "100ms"},
+        "leave_on_terminate": False,  # it would take 5 s
         "ports": {"https": 8501, "dns": -1},
         "verify_incoming_https": True,
         "ca_file": ca_file,
