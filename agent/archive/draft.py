@@ -59,13 +59,17 @@ _ROW_BYTES = 400  # of index and scratch, for an entry
 _STRIP_KNOWN = """
 UPDATE entries SET path = substr(path, :strip + 1), pos = NULL, head = NULL, whole = NULL"""
 
+# what was not written is as the old release has it
 _FINISH_MEMBERS = """
 INSERT INTO entries
 SELECT substr(m.path, :strip + 1), iif(m.target IS NULL, 'file', 'link'), m.mode,
   iif(m.target IS NULL, m.size, length(CAST(m.target AS BLOB))),
-  w.mtime_ns, w.digest, w.raw, m.target,
+  coalesce(w.mtime_ns, o.mtime_ns), coalesce(w.digest, o.digest),
+  iif(w.pos IS NULL, o.raw, w.raw), m.target,
   iif(w.head AND NOT :strip, m.pos, NULL), iif(:strip, NULL, w.head), iif(:strip, NULL, w.whole)
-FROM scratch.members m JOIN scratch.written w USING (pos) ORDER BY m.path"""
+FROM scratch.members m LEFT JOIN scratch.written w USING (pos)
+  LEFT JOIN old.entries o ON w.pos IS NULL AND o.path = substr(m.path, :strip + 1)
+ORDER BY m.path"""
 
 _FINISH_FOLDERS = """
 INSERT INTO entries
@@ -123,7 +127,7 @@ class Draft:
     def rows_after(self, pos: int, strip: int, end: int, count: int = BATCH) -> list[Member]:
         """The next files of the roll, with what the old release has in their place."""
         values = {"after": pos, "strip": strip, "end": end, "count": count}
-        return [Member(*row) for row in self.db.execute(_ROWS, values)]
+        return list(map(Member._make, self.db.execute(_ROWS, values)))
 
     def needed(self, strip: int, block: int) -> tuple[int, int]:
         """Bytes of blocks, and inodes, that writing takes where nothing old can be linked."""
@@ -156,7 +160,7 @@ class Draft:
         self.db.execute("INSERT INTO scratch.known VALUES (?, ?, ?)", (first, last, shift))
 
     def note_written(self, rows: Iterable[Written]) -> None:
-        """What was written."""
+        """What was written, but for what is in the index as the old release's index has it."""
         self.db.executemany("INSERT INTO scratch.written VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def fill(self, strip: int) -> None:

@@ -47,13 +47,21 @@ class Maker:
     def make(self, wishes: list[Wish]) -> list[int]:
         """Make files; the numbers of those that are not made."""
         failed = []
+        last = "\0"  # no folder: both descriptors are of the folder of the link before
+        old = new = -1
         for number, (folder, name, mode, size, mtime_ns, content) in enumerate(wishes):
             try:
                 if content is not None:
+                    last = "\0"
                     self._create(self._new.open(folder), name, mode, mtime_ns, content)
-                elif not self.link(folder, name, name, (mode, size, mtime_ns)):
+                    continue
+                if folder != last:
+                    old, new = self._pair(folder)
+                    last = folder
+                if not self._link((old, new), name, name, (mode, size, mtime_ns)):
                     failed.append(number)
             except OSError:
+                last = "\0"
                 failed.append(number)
         return failed
 
@@ -63,9 +71,18 @@ class Maker:
         A service may have written into it, or changed its mode. Raises OSError: the file system
         may not allow (more) links.
         """
+        return self._link(self._pair(folder), name, new_name, wanted)
+
+    def _pair(self, folder: str) -> tuple[int, int]:
+        """Descriptors of a folder of the old and the new tree."""
         if self._old is None:
-            return False
-        old = self._old.open(folder)
+            raise FileNotFoundError
+        return self._old.open(folder), self._new.open(folder)
+
+    def _link(
+        self, folders: tuple[int, int], name: str, new_name: str, wanted: tuple[int, int, int]
+    ) -> bool:
+        old, new = folders
         found = os.stat(name, dir_fd=old, follow_symlinks=False)
         mode, size, mtime_ns = wanted
         if (
@@ -75,7 +92,6 @@ class Maker:
             or (found.st_uid, found.st_gid) != self._owner
         ):
             return False
-        new = self._new.open(folder)
         os.link(name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
         return True
 

@@ -214,6 +214,8 @@ class _Writer:
                 content = next(contents)
                 digest = raw if content is packed else hashlib.sha256(content).digest()
             wishes.append(self._files.wish(member, content))
+            if is_zip and content is None and raw == member.old_raw:
+                continue  # all of it stands in the old index
             time = _time(member, is_same=content is None)
             rows.append((member.pos, time, digest, raw if is_zip else None, head, whole))
         self._files.queue.put(wishes)
