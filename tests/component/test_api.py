@@ -19,7 +19,7 @@ import pytest
 from tests.agent_host import ROOT, AgentHost
 from tests.bundles import make_bundle
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 WAITING_HOOK = (
     "#!/bin/sh\ntouch {base}/gate.seen\nwhile [ ! -e {base}/gate ]; do sleep 0.02; done\n"
@@ -313,7 +313,6 @@ def test_newer_database_is_refused(host: AgentHost) -> None:
     assert "newer" in done.stderr
 
 
-@pytest.mark.slow
 def test_retention_keeps_current_and_previous(host: AgentHost) -> None:
     for version in ("2", "3", "4", "5", "6"):
         host.deploy(make_bundle(host.base, version))
@@ -329,7 +328,6 @@ def test_every_read_answer_has_a_schema_version(host: AgentHost) -> None:
         assert host.ask("GET", path)["schema"] == 1
 
 
-@pytest.mark.slow
 def test_retention_by_size(state_dir: Path) -> None:
     host = AgentHost(state_dir, "retention: {releases: 10, bundles: 10, size: 3M}\n")
     try:
