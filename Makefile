@@ -36,9 +36,11 @@ format: setup  ## Let ruff put the code in shape
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-demo: setup  ## On a Debian 12 booted for it: a good revision, a bad one, the good one serving again
+# No virtual environment where it boots a host of its own: that takes nothing but Python. Elsewhere it makes it.
+demo:  ## On a Debian 12 booted for it: a good revision, a bad one, the good one serving again
+	@.ci/debian-packages python "$(PYTHON)"
 	@.ci/debian-packages demo
-	@examples/demo/run
+	@PYTHON="$(PYTHON)" examples/demo/run
 
 deb:  ## Build dist/deploy-agent_<version>_all.deb, for Debian 12 and 13
 	@.ci/debian-packages deb
