@@ -33,12 +33,20 @@ def run(args: argparse.Namespace) -> int:
     path = target("/v1/deployments", application=args.application, limit=args.limit)
     with connection.connect(args) as client:
         body = client.call("GET", path)
-    output.show(args, body, lambda shown, style: lines(shown["deployments"], style, time.time()))
+    output.show(
+        args,
+        body,
+        lambda shown, style: lines(shown["deployments"], style, time.time(), args.application),
+    )
     return Exit.OK
 
 
-def lines(deployments: list[Body], style: text.Style, now: float) -> list[str]:
-    """One line per deployment."""
+def lines(
+    deployments: list[Body], style: text.Style, now: float, application: str | None = None
+) -> list[str]:
+    """One line per deployment; application: the only one that was asked for."""
+    if not deployments and application:
+        return [f"Nothing of {application} was deployed here; of others: agentctl history"]
     if not deployments:
         return ["Nothing was deployed here yet: agentctl deploy BUNDLE"]
     rows = [_row(deployment, now) for deployment in deployments]
