@@ -63,8 +63,9 @@ def _mount_number(mounts: Sequence[str]) -> tuple[str, list[str]]:
 
 _TALLY_KEPT = f"""
 INSERT INTO tally (action, count)
-SELECT 'keep', (SELECT count(*) FROM actions)
-    - (SELECT count(*) FROM actions WHERE {planfile.IS_CHANGED})
+SELECT 'keep', count FROM (SELECT (SELECT count(*) FROM actions)
+    - (SELECT count(*) FROM actions WHERE {planfile.IS_CHANGED}) AS count)
+WHERE count > 0
 """  # noqa: S608 - our own text; it takes no room, wherever it is
 
 
@@ -87,7 +88,6 @@ def tally(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
             values,
         )
     plan.execute(_TALLY_KEPT)
-    plan.execute("DELETE FROM tally WHERE count = 0")
     plan.executemany(
         "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)",
         [

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.files import planfile
 from agent.model.errors import AgentError, Code
 from agent.model.installed import InstalledFile
 
@@ -91,21 +92,19 @@ def detach(connection: sqlite3.Connection) -> None:
 
 
 def commit_files(connection: sqlite3.Connection, application: str) -> None:
-    """Make what the attached plan installed the application's files; touches changed rows only.
-
-    action <> 'keep': lets SQLite use the plan's index of changes.
-    """
+    """Make what the attached plan installed the application's files; touches changed rows only."""
     connection.execute(
-        "DELETE FROM installed WHERE application = ? AND path IN"
-        " (SELECT path FROM plan.actions WHERE action <> 'keep' AND action IN ('remove', 'rmdir'))",
+        "DELETE FROM installed WHERE application = ? AND path IN"  # noqa: S608 - our own text
+        f" (SELECT path FROM plan.actions WHERE {planfile.IS_CHANGED}"
+        " AND action IN ('remove', 'rmdir'))",
         (application,),
     )
     connection.execute(
-        "INSERT OR REPLACE INTO installed"
+        "INSERT OR REPLACE INTO installed"  # noqa: S608 - our own text
         " SELECT path, ?, kind, coalesce(size, 0),"
         " coalesce(CASE action WHEN 'adopt' THEN old_mtime_ns END, mtime_ns, 0),"
         " mode, uid, gid, coalesce(digest, x''), source, acl, context"
-        " FROM plan.actions WHERE action <> 'keep'"
+        f" FROM plan.actions WHERE {planfile.IS_CHANGED}"
         " AND action IN ('add', 'replace', 'adopt', 'mkdir')",
         (application,),
     )
