@@ -34,11 +34,17 @@ _MASKED_UNITS = (
     "fstrim.timer",
     "getty.target",
 )
+# They look for partitions, consoles and kernel options: ten processes for each daemon-reload.
+_MASK_GENERATORS = (
+    'cd "$1/usr/lib/systemd/system-generators" && for each in *; do '
+    'ln -sf /dev/null "$1/etc/systemd/system-generators/$each"; done'
+)
 # $1 is the new root. Names and ids are each host's own, and the journal is kept on the disk.
 _CUSTOMIZE = (
     'rm -f "$1/etc/machine-id" "$1/var/lib/dbus/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf"',
     ': >"$1/etc/machine-id"',
-    'mkdir -p "$1/var/log/journal"',
+    'mkdir -p "$1/var/log/journal" "$1/etc/systemd/system-generators"',
+    _MASK_GENERATORS,
     *(f'ln -sf /dev/null "$1/etc/systemd/system/{unit}"' for unit in _MASKED_UNITS),
 )
 

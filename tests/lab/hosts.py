@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import uuid
@@ -39,11 +40,12 @@ class Host:
     """A Debian host with systemd as its PID 1. It keeps its disk while it is switched off."""
 
     def __init__(self, namespaces: Namespaces, folder: Path, address: str) -> None:
-        """folder: <lab's folder>/<name>. address: in CIDR notation, on the lab's bridge."""
+        """folder: <lab's folder>/disks/<name>. address: in CIDR notation, on the lab's bridge."""
         self.name = folder.name
         self.address = address.split("/")[0]
         self._namespaces = namespaces
         self._folder = folder
+        self._seen = namespaces.path(folder)  # from outside
         self._cidr = address
         self._netns = self.name
         self._link = f"to-{self.name}"
@@ -54,7 +56,7 @@ class Host:
     def plug(self, layers: Sequence[Path], bridge: str) -> None:
         """Mount its disk, an overlay over `layers` (topmost first), and connect it to `bridge`."""
         for part in ("upper", "work", "root"):
-            (self._folder / part).mkdir(parents=True)
+            (self._seen / part).mkdir(parents=True)
         options = (
             f"lowerdir={':'.join(map(str, layers))},upperdir={self._folder}/upper,"
             # folders of the layers can be renamed, as they can on a real disk
@@ -81,6 +83,7 @@ class Host:
         if self.is_on():
             self.cut_power()
         self.unplug()
+        shutil.rmtree(self._seen)
 
     def set_link(self, state: str) -> None:
         """Its network cable: "up" or "down"."""
@@ -116,7 +119,7 @@ class Host:
         return self._nspawn is not None and self._nspawn.poll() is None
 
     def _start(self) -> None:
-        lab_name = self._folder.parent.name
+        lab_name = self._folder.parents[1].name
         trees = [tree for tree in _CGROUP_TREES if Path(tree).is_dir()] or ["/sys/fs/cgroup"]
         # without control groups of its own it would share /payload with every other host
         cgroups = [Path(tree, lab_name, self.name) for tree in trees]
@@ -129,7 +132,7 @@ class Host:
             " ".join(map(str, cgroups)),
             *_nspawn_argv(self._folder, self._netns),
         ]
-        with (self._folder / "console.log").open("ab") as console:
+        with (self._seen / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
                 self._namespaces.argv(*argv),
                 stdin=subprocess.DEVNULL,
@@ -154,7 +157,7 @@ class Host:
         return self._nspawn.wait(END_SECONDS)
 
     def _console(self) -> str:
-        return (self._folder / "console.log").read_text(errors="replace")[-1000:]
+        return (self._seen / "console.log").read_text(errors="replace")[-1000:]
 
     def _leader(self) -> int:
         """Its PID 1 as the machine sees it: nsenter's grandchild, and 1 in its own namespace."""
@@ -209,7 +212,7 @@ class Host:
         """A path of the host, for the test: /proc/<pid>/root reaches its /run and /tmp, too."""
         if self.is_on():
             return Path(f"/proc/{self._leader()}/root{path}")
-        return self._namespaces.path(self._folder / "root" / path.lstrip("/"))
+        return self._seen / "root" / path.lstrip("/")
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         """Write a file on it, with its folders."""
@@ -228,8 +231,8 @@ class Host:
         """Entries of its journal, oldest first; matches are FIELD=value. Also while it is off."""
         if self.is_on():
             self.run("journalctl", "--sync")
-        folder = self._namespaces.path(self._folder / "root" / "var/log/journal")
-        argv = ["journalctl", "--quiet", "--directory", str(folder), "--output=json", *matches]
+        folder = str(self._seen / "root/var/log/journal")
+        argv = ["journalctl", "--quiet", "--directory", folder, "--output=json", *matches]
         return [json.loads(line) for line in commands.run(argv).stdout.splitlines()]
 
 

@@ -34,7 +34,7 @@ class Lab:
         """A new host, off, whose disk is empty but for these layers, topmost first."""
         number = self._count
         self._count += 1
-        folder = self.folder / f"{name}-{number}"
+        folder = self.folder / "disks" / f"{name}-{number}"
         address = f"192.0.2.{_FIRST_HOST + number % 200}/24"
         host = Host(self.namespaces, folder, address)
         host.plug(layers, _BRIDGE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.lab import commands
 
 _KEEPER = Path(__file__).resolve().parent / "keep-namespaces"
-_END_SECONDS = 120.0  # it removes what hundreds of hosts have written
+_END_SECONDS = 60.0
 
 
 class Namespaces:
