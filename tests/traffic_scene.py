@@ -16,8 +16,10 @@ from tests.agent_host import AgentHost
 from tests.bundles import make_bundle
 from tests.consul_server import ConsulAgent
 from tests.status_service import StatusService, http_answer, status_service
+from tests.waiting import wait_until
 
 NAME = "go-service"
+_SYNC_SECONDS = 25.0  # an agent tells its servers again after 15 s what it could not at once
 PREFIX = "config/go-service"  # which the least policy lets the agent read
 # What Consul knows of the service at that moment, written between the hooks' own lines.
 SEEN = """#!/bin/sh
@@ -175,6 +177,10 @@ class Scene:
         """Whether the servers give it to those who ask for what passes."""
         found = self.server.ask("GET", f"/v1/health/service/{name}?passing=true")
         return self.consul.name in [each["Node"]["Node"] for each in found]
+
+    def wait_for_traffic(self, *, taken: bool = True) -> None:
+        """Wait until the servers give it so."""
+        wait_until(lambda: self.takes_traffic() is taken, _SYNC_SECONDS)
 
     def log(self, view: dict[str, Any]) -> str:
         """Of a deployment."""

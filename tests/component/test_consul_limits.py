@@ -117,7 +117,7 @@ def test_deployment_and_change_over_a_rate_limit(scene: Scene, server: ConsulAge
     limit(scene.consul, NO_LIMIT)
     wait_until(lambda: scene.environment() == {"A": '"2"'}, 40)
     wait_until(lambda: problem(scene) == "")
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
 
 
 def test_deployment_and_change_while_others_have_all_connections(

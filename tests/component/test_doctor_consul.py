@@ -55,7 +55,7 @@ def with_policy(scene: Scene, name: str, rules: str) -> None:
 
 def test_a_host_that_is_well_and_then_not(scene: Scene) -> None:
     scene.host.deploy_good(scene.bundle("1"))
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     here = f"Consul 1.8.7, the client {scene.consul.name} of dc1"
     assert say(scene) == [
         f"ok: {scene.consul.url} answers: {here} → ",
@@ -63,7 +63,7 @@ def test_a_host_that_is_well_and_then_not(scene: Scene) -> None:
         f"ok: service: {NAME} is registered, and passing → ",
     ]
     (scene.base / "run" / "serving").write_text("1-bad")
-    wait_until(lambda: not scene.takes_traffic())
+    scene.wait_for_traffic(taken=False)
     assert say(scene)[-1].startswith(f"warning: service: {NAME} is critical: ")
     scene.token_file.chmod(0o644)
     assert say(scene)[0].startswith(f"problem: everybody may read {scene.token_file}")

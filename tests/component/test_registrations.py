@@ -61,7 +61,7 @@ def test_consul_is_away_before_and_comes_back(scene: Scene) -> None:
     scene.consul.start()
     scene.consul.wait_for_leader()
     wait_until(lambda: scene.version() == "1", 15)  # by itself: after a problem it looks sooner
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     found = wait_until(lambda: (each := told(scene))["services"][0]["passing"] and each)
     assert found["problem"] == ""
     assert found["services"][0]["registered_by"] == "service"
@@ -206,9 +206,10 @@ def test_a_token_that_may_see_nothing_removes_and_changes_nothing(scene: Scene) 
 def test_a_consul_that_has_forgotten_everything(scene: Scene) -> None:
     scene.host.deploy_good(scene.bundle("1"))
     scene.consul.ask("PUT", f"/v1/agent/service/deregister/{NAME}", b"")
+    scene.wait_for_traffic(taken=False)
     start_round(scene)
     wait_until(lambda: scene.version() == "1")
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
 
 
 def test_what_was_left_behind_is_cleared_and_only_that(scene: Scene) -> None:
@@ -257,7 +258,7 @@ def test_drain_outlives_deployments_and_restarts(scene: Scene) -> None:
     assert scene.host.ask("DELETE", "/v1/drain", {"application": "service"})["problem"] == ""
     assert scene.maintenance() is None
     assert told(scene)["drain"] is None
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
 
 
 def test_drained_while_a_deployment_is_under_way(scene: Scene) -> None:
@@ -300,32 +301,32 @@ def test_a_token_that_is_replaced_and_deleted(scene: Scene) -> None:
     """Consul tells its servers of a service with the token that it was registered with."""
     scene.token_file.write_text(consul_server.make_token(scene.server, "rotated"))
     scene.host.deploy_good(scene.bundle("1"))
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     rotate_token(scene, "rotated-once")
     scene.host.ask("DELETE", "/v1/drain")  # which looks at Consul at once
     (scene.base / "run" / "serving").write_text("1-bad")
     wait_until(lambda: scene.local_status() == "critical")
-    wait_until(lambda: not scene.takes_traffic())
+    scene.wait_for_traffic(taken=False)
 
 
 def test_a_token_that_is_replaced_while_drained(scene: Scene) -> None:
     scene.token_file.write_text(consul_server.make_token(scene.server, "drained"))
     scene.host.deploy_good(scene.bundle("1"))
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     scene.host.ask("PUT", "/v1/drain", {"reason": "disk"})
-    wait_until(lambda: not scene.takes_traffic())
+    scene.wait_for_traffic(taken=False)
     rotate_token(scene, "drained-once")
     start_round(scene)
     wait_until(lambda: told(scene)["services"][0]["status"] == "maintenance")
     assert not scene.takes_traffic()
     assert scene.host.ask("DELETE", "/v1/drain")["problem"] == ""
-    wait_until(scene.takes_traffic, 10)
+    scene.wait_for_traffic()
 
 
 def test_a_restart_of_the_agent_changes_nothing_in_the_catalogue(scene: Scene) -> None:
     """It registers its services again, as it does not know by which token they were."""
     scene.host.deploy_good(scene.bundle("1"))
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     before = indexes(scene)
     start_round(scene)
     scene.host.ask("DELETE", "/v1/drain")  # which waits until it has looked at Consul

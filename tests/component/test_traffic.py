@@ -48,7 +48,7 @@ def test_the_catalogue_over_a_good_a_better_and_a_broken_deployment(scene: Scene
     assert (meta["version"], meta["deployment_id"]) == ("1", first["id"])
     assert meta["revision"] == first["digest"]
     assert scene.checks() == {f"service:{NAME}:1": "passing"}
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
 
     scene.host.deploy_good(scene.bundle("2"))
     assert scene.version() == "2"
@@ -61,7 +61,7 @@ def test_the_catalogue_over_a_good_a_better_and_a_broken_deployment(scene: Scene
     assert any("critical" in line for line in broken["failure"]["evidence"])
     assert scene.registered() == before
     assert scene.maintenance() is None
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     assert scene.host.serving() == "2"
 
 
@@ -108,7 +108,7 @@ def test_the_reason_names_deployment_and_version(scene: Scene) -> None:
 def test_a_service_without_a_check_is_let_in_when_it_is_validated(scene: Scene) -> None:
     scene.host.deploy_good(scene.bundle("1", consul=f"name: {NAME}, drain: 0"))
     assert (scene.version(), scene.checks()) == ("1", {})
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
     failing = {"ValidateService": "#!/bin/sh\nexit 1\n"}
     bundle = scene.bundle("2", consul=f"name: {NAME}, drain: 0", hooks=failing)
     assert scene.host.deploy(bundle)["outcome"] == "rolled_back"
@@ -331,7 +331,7 @@ def test_killed_in_it_and_started_again(scene: Scene, row: str, at: str) -> None
     assert view["outcome"] == "rolled_back", view["failure"]
     assert host.serving() == "1"
     assert (scene.version(), scene.maintenance()) == ("1", None)
-    wait_until(scene.takes_traffic)
+    scene.wait_for_traffic()
 
 
 def test_a_revision_that_does_not_come_back_stays_out_of_traffic(scene: Scene) -> None:
