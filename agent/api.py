@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from agent import draining, named, planning, run_once, views
+from agent import named, planning, views
 from agent.equipment import Equipment
 from agent.formats import loglines
 from agent.model.deployment import Deployment, Status, Trigger
@@ -20,14 +20,15 @@ from agent.model.errors import AgentError, Code, Conflict, NotFound, NotPermitte
 from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.queue import DeploymentQueue
-from agent.run_once import RunOnce
 from agent.status import StatusView
 from agent.store.drains import Drain
 from agent.store.state import Hold
 from agent.system import peer
+from agent.upkeep import draining, run_once
+from agent.upkeep.run_once import RunOnce
 
 if TYPE_CHECKING:  # only hosts with Consul load it
-    from agent.registrations import Registrations
+    from agent.upkeep.registrations import Registrations
 
 logger = logging.getLogger(__name__)
 

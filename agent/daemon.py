@@ -41,8 +41,8 @@ from agent.system.http import HttpClient
 
 if TYPE_CHECKING:
     from agent.consul.adapter import Consul
-    from agent.keywatch import KeyWatch
-    from agent.registrations import Registrations
+    from agent.upkeep.keywatch import KeyWatch
+    from agent.upkeep.registrations import Registrations
 
 logger = logging.getLogger(__name__)
 
@@ -178,8 +178,8 @@ class Daemon:
         # imported here: with what else is loaded for Consul 1 MB. What deployments need of it is
         # loaded now, as an upgrade may replace it on the disk in the middle of one
         import agent.traffic.control  # noqa: F401
-        from agent.keywatch import KeyWatch
-        from agent.registrations import Registrations
+        from agent.upkeep.keywatch import KeyWatch
+        from agent.upkeep.registrations import Registrations
 
         keys = KeyWatch(self._equipment, queue, consul) if self._options.polls else None
         return Registrations(consul, self._equipment, queue), keys

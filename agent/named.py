@@ -31,7 +31,7 @@ async def find_revision(equipment: Equipment, body: dict[str, Any]) -> Revision:
     path = Path(bundle)
     if not await asyncio.to_thread(path.exists):
         raise NotFound(
-            f"cannot deploy {bundle}: there is no such file or folder on this host",
+            f"cannot read {bundle}: there is no such file or folder on this host",
             code=Code.BUNDLE_MISSING,
             remedy="Name a zip, tar or tgz, or a folder with an appspec.yml",
         )

@@ -24,8 +24,8 @@ from agent.traffic import registration
 from agent.units import control, failure
 
 if TYPE_CHECKING:  # only hosts with Consul load it
-    from agent.keywatch import KeyWatch
-    from agent.registrations import Registrations, Wanted
+    from agent.upkeep.keywatch import KeyWatch
+    from agent.upkeep.registrations import Registrations, Wanted
 
 _ASK_SECONDS = 1.0
 

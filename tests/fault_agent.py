@@ -19,12 +19,13 @@ import signal
 import sys
 from pathlib import Path
 
-from agent import daemon, run_once, slots
+from agent import daemon
 from agent.consul import locks
 from agent.formats import settings as settings_format
 from agent.lifecycle import AFTERWARDS, LIFECYCLE, RECONFIGURE, Do, Row, Undo
 from agent.model.errors import AgentError, Code
 from agent.steps.context import Context, Result
+from agent.upkeep import run_once, slots
 
 HANG_LIMIT_SECONDS = 1.5
 

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from agent.client import Body
 
 
+EXITS = """\
+exit codes:
+  0  Consul does it
+  1  not yet, and the agent goes on trying; or it did not work
+  2  wrong usage
+  4  no permission
+  7  the agent is not running"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `agentctl drain`."""
     parser.add_argument("application", nargs="?", help="which one, where there are several")
@@ -26,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long, such as 30m, 2h or 1d (default: until undrain)",
     )
     output.add_json_argument(parser)
+    parser.epilog = EXITS
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,19 +45,24 @@ def run(args: argparse.Namespace) -> int:
         asked["application"] = args.application
     body = Client(args.socket or default_socket()).call("PUT", "/v1/drain", asked)
     output.show(args, body, lambda shown, style: lines(shown, style, time.time()))
-    return Exit.OK
+    return exit_code(body)
+
+
+def exit_code(body: Body) -> int:
+    """1 where Consul does not do it yet: scripts must not go on as if it did."""
+    return Exit.FAILED if body["problem"] else Exit.OK
 
 
 def lines(body: Body, style: text.Style, now: float) -> list[str]:
     """What was asked for, and what stands against it."""
     drain = body["drain"]
     end = f" until {text.clock(drain['until'], now)}" if drain["until"] else ""
-    words = (
-        f"{drain['application']} {style('yellow', 'drained')}{end}: {text.clean(drain['reason'])}"
-    )
-    return [f"{words}; to end it: agentctl undrain", *problem_lines(body, style)]
+    is_done = style("red", "not drained yet") if body["problem"] else style("yellow", "drained")
+    words = f"{drain['application']} {is_done}{end}: {text.clean(drain['reason'])}"
+    return [f"{words}; to end it: agentctl undrain", *problem_lines(body)]
 
 
-def problem_lines(body: Body, style: text.Style) -> list[str]:
+def problem_lines(body: Body) -> list[str]:
     """Why Consul does not do it yet; none where it does."""
-    return [style("yellow", f"not yet: {body['problem']}")] if body["problem"] else []
+    problem = body["problem"]
+    return text.indent(f"the agent goes on trying: {problem}", "  ") if problem else []

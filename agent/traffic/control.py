@@ -1,8 +1,8 @@
 """One deployment's services in Consul: out of traffic, registered anew, proved, and back in.
 
 Each of its calls may be made again. What Consul does not answer, or refuses, is a warning and no
-failure: a host must not depend on it, and agent.registrations goes on with it later. Only what
-Consul says of the service itself counts.
+failure: a host must not depend on it, and agent.upkeep.registrations goes on with it later. Only
+what Consul says of the service itself counts.
 """
 
 from __future__ import annotations

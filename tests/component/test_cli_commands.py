@@ -439,8 +439,10 @@ def test_drain_and_undrain(api: ApiServer) -> None:
     api.on("PUT", "/v1/drain", ok(drain=drain, problem=""))
     api.on("DELETE", "/v1/drain", ok(drain=None, application="web", problem="Consul is away"))
     done = ask(api, "drain", "web", "--reason", "disk", "--for", "2h")
-    assert done.stdout == "web drained: disk; to end it: agentctl undrain\n"
-    assert "not yet: Consul is away" in ask(api, "undrain").stdout
+    assert (done.returncode, done.stdout) == (0, "web drained: disk; to end it: agentctl undrain\n")
+    done = ask(api, "undrain")
+    assert done.stdout == "web not let in yet\n  the agent goes on trying: Consul is away\n"
+    assert done.returncode == 1  # nobody is to reboot a host that takes traffic
     assert [(request.method, request.body) for request in api.requests] == [
         ("PUT", {"application": "web", "reason": "disk", "for_seconds": 7200.0}),
         ("DELETE", {}),

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.run_once import KEPT_RESULTS
+from agent.upkeep.run_once import KEPT_RESULTS
 from tests import consul_server
 from tests.agent_host import AgentHost
 from tests.bundles import make_bundle

@@ -12,7 +12,7 @@ from agent.store.drains import Drain
 from agent.views import Json
 
 if TYPE_CHECKING:  # only hosts with Consul load it
-    from agent.registrations import Registrations
+    from agent.upkeep.registrations import Registrations
 
 logger = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent import keyscene
 from agent import queue as queue_module
 from agent.consul.watch import PrefixWatch
 from agent.equipment import Equipment
-from agent.keyscene import KeyScenes
 from agent.model.appspec import EnvironmentFile
 from agent.model.consul import KvSnapshot
 from agent.model.deployment import Current, Trigger, new_deployment_id
 from agent.model.errors import AgentError
 from agent.model.messages import Message
 from agent.queue import DeploymentQueue
-from agent.slots import LOOK_AGAIN_SECONDS, Answer, Slots
+from agent.upkeep import keyscene
+from agent.upkeep.keyscene import KeyScenes
+from agent.upkeep.slots import LOOK_AGAIN_SECONDS, Answer, Slots
 
 if TYPE_CHECKING:  # 0.5 MB, which only hosts with Consul load
     from agent.consul.adapter import Consul

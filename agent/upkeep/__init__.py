@@ -1,0 +1,1 @@
+"""Between deployments: what Consul and people ask of the committed revisions meanwhile."""
