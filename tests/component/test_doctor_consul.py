@@ -13,7 +13,6 @@ from tests import consul_server, traffic_scene
 from tests.component import cli_server
 from tests.consul_server import LEAST_POLICY, ConsulAgent
 from tests.traffic_scene import NAME, Scene
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
