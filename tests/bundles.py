@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+_DEFLATED_CHARACTERS = 2**20  # more of them take longer to deflate than to deploy
 # The hooks write who ran into <base>/events, start a real background process, and keep the
 # version that serves in <base>/run/serving: what a person would look at on a host.
 _START = """#!/bin/sh
@@ -61,5 +62,6 @@ def make_bundle(
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in sorted(content.items()):
-            archive.writestr(name, text)
+            is_big = len(text) > _DEFLATED_CHARACTERS
+            archive.writestr(name, text, zipfile.ZIP_STORED if is_big else None)
     return path

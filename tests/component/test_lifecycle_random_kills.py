@@ -14,7 +14,7 @@ from tests.bundles import make_bundle
 from tests.trees import without_folder_times
 
 SEEDS = (1, 2, 3, 4)
-ROUNDS = 30  # of each seed: 120 in all
+ROUNDS = 25  # of each seed: 100 in all
 
 
 @pytest.fixture
