@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 WEB = "web.service"
 SLEEPS = "[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
 NO_STATUS = ({"unit": WEB},)
+LONG_PROVED = (service(status={**unit_bundle.STATUS, "stable_for": "2s"}),)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_status_tells_of_a_unit_that_is_down(serving_host: DebHost) -> None:
             id="ends at once",
         ),
         pytest.param(
-            UnitWeb("2", does=unit_bundle.ENDS_LATER),
+            UnitWeb("2", does=unit_bundle.ENDS_LATER, services=LONG_PROVED),
             "it ended with exit code 4",
             "begins, version 2",
             id="ends while it is proved",

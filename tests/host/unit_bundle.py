@@ -45,7 +45,7 @@ ExecStart=/opt/web/server
 [Install]
 WantedBy=multi-user.target
 """
-STATUS = {"url": URL, "version": "/version", "within": "30s", "stable_for": "2s"}
+STATUS = {"url": URL, "version": "/version", "within": "30s", "stable_for": "0.5s"}
 
 
 def service(**more: Any) -> dict[str, Any]:
