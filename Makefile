@@ -10,6 +10,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# Empty counts as not set: what tests import is compiled once, not in each of their processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -20,7 +23,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## Virtual environment; then use .venv/bin/agentctl, .venv/bin/deploy-agent
-	@# Compiled here, so that agentctl starts at once also where PYTHONDONTWRITEBYTECODE is set.
+	@# Compiled here, so that agentctl starts at once.
 	@$(BIN)/python -m compileall -q agent
 
 test: setup test-tools test-hosts  ## Everything: linters, types, layers, sizes, glossary, all tests

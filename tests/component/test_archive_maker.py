@@ -17,6 +17,8 @@ from agent.system import process
 from tests import waiting
 from tests.unpacking import MAKERS, assert_index_matches, listing, unpack_bundle
 
+pytestmark = pytest.mark.slow
+
 MODE, MTIME_NS = 0o644, 10**18
 MANY = 1500
 

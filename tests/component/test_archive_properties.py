@@ -24,6 +24,8 @@ from agent.system.cancel import Cancel
 from tests import archives
 from tests.archives import APPSPEC, ZipEntry, make_tar, make_zip, pax_entry, pax_record, tar_entry
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(free_bytes=0, free_inodes=0, unpacked_bytes=32 * 2**20, members=1000, ratio=500)
 QUICK = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

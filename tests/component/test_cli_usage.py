@@ -7,6 +7,8 @@ import pytest
 from agent.cli.main import COMMANDS
 from tests.component.cli_server import ROOT, agentctl
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = str(ROOT / "examples" / "deploy.yaml")
 
 
