@@ -19,7 +19,7 @@ from agent.model.consul import CheckStatus, LocalAgent, Right, ServiceHealth
 from agent.model.errors import AgentError, Code, NotFound
 from agent.model.settings import ConsulSettings
 from agent.store import inspection
-from agent.traffic import definitions, lookup, passing
+from agent.traffic import definitions, lookup, passing, servers
 
 _CREDENTIALS = Path("/run/credentials/deploy-agent.service")  # systemd.exec(5)
 _ANSWER_SECONDS = 2.0
@@ -251,10 +251,8 @@ async def _look_at_services(
                 "See why: agentctl status, and journalctl -u deploy-agent -p warning",
             )
     for each in here.values():
-        there = await consul.health(each.name)
         host = each.host if agent is None else agent.host
-        seen = [found for found in there if (found.host, found.id) == (host, each.id)]
-        yield _compare(application, each, seen[0] if seen else None)
+        yield _compare(application, each, await servers.seen_by(consul, each, host))
 
 
 def _compare(application: str, here: ServiceHealth, there: ServiceHealth | None) -> Finding:

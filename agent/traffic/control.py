@@ -20,7 +20,7 @@ from agent.model.errors import AgentError, Code
 from agent.system.cancel import Cancel
 from agent.system.deployment_log import DeploymentLog
 from agent.system.threads import stop_with
-from agent.traffic import lookup, passing, record, registration
+from agent.traffic import lookup, passing, record, registration, servers
 from agent.traffic.entries import Entries
 from agent.traffic.record import Record
 
@@ -212,9 +212,12 @@ class Traffic:
         notes = [
             f"{each} stays out of traffic: {closed[each] or 'no reason given'}" for each in left
         ]
-        if taking := [each for each in here if each in ids and each not in left]:
-            notes.insert(0, f"{', '.join(taking)}: passing in Consul, takes traffic")
-        return notes
+        taking = [each for each in here.values() if each.id in ids and each.id not in left]
+        untold = await servers.find_untold(self._consul, taking, self._cancel)
+        if taking and not untold:
+            names = ", ".join(each.id for each in taking)
+            notes.insert(0, f"{names}: passing in Consul, takes traffic")
+        return [*(f"warning: {each}" for each in untold), *notes]
 
     # back
 

@@ -230,8 +230,8 @@ service {
 """
 
 
-def definition(scene: Scene, port: int, suffix: str) -> dict[str, str]:
-    url, token = scene.service.url, scene.server.token
+def definition(scene: Scene, port: int, suffix: str, token: str | None = None) -> dict[str, str]:
+    url, token = scene.service.url, scene.server.token if token is None else token
     check = {"http": url, "interval": "200ms"}
     service = {"name": NAME, "port": port, "check": check, "token": token}
     text = json.dumps({"service": service}) if suffix == "json" else HCL % (NAME, port, token, url)
@@ -245,9 +245,14 @@ def file_bundle(
     files = definition(scene, port, suffix) if port else {}
     bundle = scene.bundle(version, consul="", files=files, **more)
     if port:
-        mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
-        traffic_scene.change_appspec(bundle, "files:\n", f"files:\n{mapping}")
+        install_definition(scene, bundle)
     return bundle
+
+
+def install_definition(scene: Scene, bundle: Path) -> None:
+    """Have its folder `consul` installed where Consul reads."""
+    mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
+    traffic_scene.change_appspec(bundle, "files:\n", f"files:\n{mapping}")
 
 
 @pytest.mark.parametrize("suffix", ["json", "hcl"])
@@ -275,13 +280,25 @@ def test_definitions_that_bundles_install_in_consuls_folder(scene: Scene, suffix
     assert scene.registered() is None
 
 
+def test_what_consuls_servers_do_not_know_gets_no_traffic_and_that_is_said(scene: Scene) -> None:
+    """A definition without a token: the local agent has it and passes it, and nobody else."""
+    bundle = scene.bundle("1", consul="", files=definition(scene, 8080, "json", token=""))
+    install_definition(scene, bundle)
+    view = scene.host.deploy_good(bundle)
+    note = scene.note(view, "allow-traffic")
+    assert "it gets no traffic yet: Consul's servers do not know it" in note
+    assert "agentctl doctor" in note
+    assert "takes traffic" not in note
+    assert scene.checks() == {f"service:{NAME}": "passing"}
+    assert not scene.takes_traffic()
+
+
 def test_a_definition_that_is_not_understood_is_told(scene: Scene) -> None:
     """Consul reads it, and the agent does not: it is in the catalogue, and in no maintenance."""
     odd = HCL % (NAME, 8080, scene.server.token, scene.service.url)
     odd = odd.replace(" {\n", ' {\n  meta { odd = "${a}" }\n', 1)
     bundle = scene.bundle("1", consul="", files={"consul/odd.hcl": odd})
-    mapping = f"  - source: consul\n    destination: {scene.consul.services_dir}\n"
-    traffic_scene.change_appspec(bundle, "files:\n", f"files:\n{mapping}")
+    install_definition(scene, bundle)
     view = scene.host.deploy_good(bundle)
     assert "odd.hcl: which services it defines is not understood" in scene.note(
         view, "allow-traffic"
