@@ -29,7 +29,7 @@ setup: $(VENV)/.installed  ## Virtual environment; then use .venv/bin/agentctl, 
 test: setup test-tools test-hosts  ## Everything: linters, types, layers, sizes, glossary, all tests
 	$(PYTEST) tests
 
-test-fast: setup test-tools  ## The same without the tests marked slow or host (under a minute)
+test-fast: setup test-tools  ## The same without the tests marked slow or host (about a minute)
 	$(PYTEST) -m "not slow and not host" tests
 
 lint: setup test-tools  ## Only ruff, mypy, shellcheck, layers, sizes, glossary
