@@ -128,7 +128,8 @@ def test_the_servers_are_gone_and_the_local_agent_is_there(state_dir: Path) -> N
         view = scene.host.deploy_good(scene.bundle("2"))
         assert "out of traffic" in scene.note(view, "block-traffic")
         note = scene.note(view, "allow-traffic")
-        assert "passes on this host; Consul's servers have not answered" in note
+        assert "passes on this host; " in note
+        assert "Consul's servers" in note  # their silence, or a refused connection
         assert "takes traffic" not in note
         assert scene.host.deploy(scene.bundle("3-bad"))["outcome"] == "rolled_back"
         assert (scene.version(), scene.maintenance()) == ("2", None)
