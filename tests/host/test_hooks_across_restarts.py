@@ -181,7 +181,9 @@ def test_abort_now_ends_the_adopted_hook(serving_host: DebHost) -> None:
     serving_host.host.run("systemctl", "restart", "deploy-agent")
     serving_host.wait_for_agent()
     wait_until(lambda: serving_host.deployment()["step"] == "after-install", _SECONDS)
-    assert serving_host.agentctl("abort", deployment_id, "--now").returncode == 0
+    # the agent answers before it goes on with the deployment, and says so
+    abort = ["abort", deployment_id, "--now"]
+    wait_until(lambda: serving_host.agentctl(*abort).returncode == 0, _SECONDS)
     view = serving_host.wait_for_outcome(deployment_id)
     assert view["outcome"] == "aborted"
     assert not [line for line in serving_host.processes() if AFTER_INSTALL in line]
