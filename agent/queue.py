@@ -167,10 +167,10 @@ class DeploymentQueue:
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
         if deployment.status is not Status.PENDING:
-            ended = f"it has ended ({deployment.outcome})"
+            over = f"it has ended ({deployment.outcome})"
             starting = "the agent has just started, and goes on with it in a moment; try again then"
             raise Conflict(
-                f"cannot abort {deployment_id}: {ended if deployment.outcome else starting}",
+                f"cannot abort {deployment_id}: {over if deployment.outcome else starting}",
                 code=Code.CONFLICT,
                 remedy="See: agentctl history",
             )
