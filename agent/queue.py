@@ -167,12 +167,12 @@ class DeploymentQueue:
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
         if deployment.status is not Status.PENDING:
-            over = f"it has ended ({deployment.outcome})"
-            starting = "the agent has just started, and goes on with it in a moment; try again then"
+            is_over = deployment.outcome is not None
+            cause = f"it has ended ({deployment.outcome})" if is_over else "the agent just starts"
             raise Conflict(
-                f"cannot abort {deployment_id}: {over if deployment.outcome else starting}",
+                f"cannot abort {deployment_id}: {cause}",
                 code=Code.CONFLICT,
-                remedy="See: agentctl history",
+                remedy="See: agentctl history" if is_over else "Try again in a moment",
             )
         ended = dataclasses.replace(
             deployment, status=Status.DONE, outcome=Outcome.ABORTED, ended_at=time.time()

@@ -214,10 +214,9 @@ class Traffic:
         ]
         taking = [each for each in here.values() if each.id in ids and each.id not in left]
         untold = await servers.find_untold(self._consul, taking, self._cancel)
-        if taking and not untold:
-            names = ", ".join(each.id for each in taking)
+        if names := ", ".join(each.id for each in taking if each.id not in untold):
             notes.insert(0, f"{names}: passing in Consul, takes traffic")
-        return [*(f"warning: {each}" for each in untold), *notes]
+        return [*(f"warning: {each}" for each in untold.values()), *notes]
 
     # back
 

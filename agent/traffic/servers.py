@@ -33,16 +33,16 @@ async def seen_by(consul: Consul, here: ServiceHealth, host: str) -> ServiceHeal
 
 async def find_untold(
     consul: Consul, services: Iterable[ServiceHealth], cancel: Cancel
-) -> list[str]:
-    """A remark on each service of this host that they do not take for passing in time.
+) -> dict[str, str]:
+    """By id, a remark on each service of this host that they do not take for passing in time.
 
     A question without an answer is a remark, too.
     """
-    remarks, ends = [], time.monotonic() + _TOLD_SECONDS
+    remarks, ends = {}, time.monotonic() + _TOLD_SECONDS
     for service in services:
         while remark := await _look(consul, service):
             if time.monotonic() > ends:
-                remarks.append(f"{service.id} passes on this host; {remark}")
+                remarks[service.id] = f"{service.id} passes on this host; {remark}"
                 break
             cancel.check()
             await asyncio.sleep(_LOOK_SECONDS)
