@@ -166,7 +166,7 @@ class Deployed:
 
     def _read_actions(self) -> dict[str, str]:
         with planfile.opened(self.path) as found:
-            rows = found.execute("SELECT path, action FROM actions WHERE action <> 'merge'")
+            rows = found.execute("SELECT path, action FROM planned WHERE action <> 'merge'")
             base = f"{self.file_host.host}/"
             return {
                 path.removeprefix(base): action for path, action in rows if path.startswith(base)

@@ -129,7 +129,7 @@ def _planned(work_dir: Path, paths: Sequence[str], which: str) -> set[str]:
     with planfile.opened(work_dir / planfile.NAME) as plan:
         rows = [
             plan.execute(
-                f"SELECT path FROM actions WHERE path = ? AND {which}",  # noqa: S608
+                f"SELECT path FROM planned WHERE path = ? AND {which}",  # noqa: S608
                 (path,),
             ).fetchone()
             for path in paths

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from agent.files import compare, make, plan, planfile, selinux, walk
+from agent.files import compare, make, plan, planfile, selinux, volumes, walk
 from agent.files.choose import Action
 from agent.files.kept import NOT_LINKABLE, Kept, kept_name, save_folder
 from agent.files.make import Row
@@ -46,7 +46,7 @@ def _install(work_dir: Path, capture: Capture, progress: Progress, cancel: Cance
     with planfile.opened(work_dir / planfile.NAME, cancel) as plan_:
         words = planfile.load_words(plan_)
         if "started" not in words:
-            _prepare(plan_, FileExistsBehavior(words["behavior"]), cancel)
+            _prepare(plan_, words, cancel)
         installer = _Installer(
             plan_, work_dir, words, capture=capture, progress=progress, cancel=cancel
         )
@@ -56,11 +56,12 @@ def _install(work_dir: Path, capture: Capture, progress: Progress, cancel: Cance
     return changed
 
 
-def _prepare(plan_: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel) -> None:
+def _prepare(plan_: sqlite3.Connection, words: dict[str, str], cancel: Cancel) -> None:
     """Compare again, and save what the undo has to know of the folders that will change."""
     with planfile.transaction(plan_):
-        found = compare.compare_again(plan_, behavior, cancel)
+        found = compare.compare_again(plan_, FileExistsBehavior(words["behavior"]), cancel)
         plan.refuse_late(plan_)
+        volumes.mark_copies(plan_, volumes.Volumes(), Path(words["release"]))
         plan_.execute("DELETE FROM folders")
         own = plan_.execute(
             f"SELECT path FROM actions WHERE {planfile.IS_CHANGED}"  # noqa: S608

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from agent.files import choose, early, planfile, walk
+from agent.files import choose, early, planfile, unchanged, walk
 from agent.files.choose import NOT_TOUCHED, Action, Row
 from agent.model.appspec import FileExistsBehavior
 from agent.system.cancel import Cancel
@@ -24,6 +24,9 @@ _QUERY = (
     "SELECT path, action, kind, coalesce(old_mtime_ns, mtime_ns), size, mode | 32768, uid, gid"
     " FROM actions"
 )  # 32768: S_IFREG
+_INSIDE = (
+    "path >= :first AND path < :beyond AND kind <> 'dir' AND instr(substr(path, :name_at), '/') = 0"
+)
 _FULL = f"SELECT {choose.COLUMNS} FROM actions WHERE path = ?"  # noqa: S608
 
 _Fast = tuple[str, str, str, int, int, int, int, int]
@@ -56,8 +59,11 @@ def compare(
         if look.is_whole:
             plan.execute("CREATE TEMP TABLE changed (path TEXT PRIMARY KEY) WITHOUT ROWID")
             plan.executemany("INSERT INTO changed VALUES (?)", zip(look.changed))
+            unchanged.take_in(plan, "path IN (SELECT path FROM changed)")
             where = "(action <> 'keep' OR kind <> 'file' OR path IN (SELECT path FROM changed))"
             comparison.seen = look.seen
+        else:
+            unchanged.take_in(plan, "1")
         comparison.look_at_all(where)
     plan.executemany(
         "INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?)",
@@ -72,7 +78,10 @@ def compare(
 def compare_again(
     plan: sqlite3.Connection, behavior: FileExistsBehavior, cancel: Cancel
 ) -> Findings:
-    """The same for what may have changed since; all else is as compare() left it."""
+    """The same for what may have changed since; all else is as compare() left it.
+
+    What was unchanged, and maybe is not any more, has its row then.
+    """
     with closing(_Comparison(plan, behavior, cancel, is_first=False)) as comparison:
         dirty = comparison.look_at_all("kind = 'dir'")
         for folder, changed_ns, is_touched in plan.execute(
@@ -82,10 +91,11 @@ def compare_again(
                 comparison.findings.touched.add(folder)
             if changed_ns == 0 or walk.look_at(folder)[0] != changed_ns:
                 dirty.add(folder)
-        inside = "path >= ? AND path < ? AND kind <> 'dir' AND instr(substr(path, ?), '/') = 0"
         for folder in sorted(dirty):
             first, beyond = planfile.below(folder)
-            comparison.look_at_all(inside, first, beyond, len(first) + 1)
+            bounds = {"first": first, "beyond": beyond, "name_at": len(first) + 1}
+            unchanged.take_in(plan, _INSIDE, **bounds)
+            comparison.look_at_all(_INSIDE, **bounds)
     return comparison.findings
 
 
@@ -118,12 +128,12 @@ class _Comparison:
         """Close what is open."""
         self._folders.close()
 
-    def look_at_all(self, where: str, *values: object) -> set[str]:
+    def look_at_all(self, where: str, **values: object) -> set[str]:
         """Compare the paths `where`, in order; the folders that were missing and are there now."""
-        query = f"{_QUERY} WHERE path >= ? AND {where} ORDER BY path LIMIT {_BATCH}"
+        query = f"{_QUERY} WHERE path >= :start AND {where} ORDER BY path LIMIT {_BATCH}"
         start, appeared = "", set()
         self._missing, self._beyond = "", ""
-        while rows := self._plan.execute(query, (start, *values)).fetchall():
+        while rows := self._plan.execute(query, {**values, "start": start}).fetchall():
             self._cancel.check()
             appeared |= self._look_at(rows)
             start = max(f"{rows[-1][0]}\0", self._beyond)  # nothing is below what is missing

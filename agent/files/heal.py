@@ -29,7 +29,7 @@ _QUERY = """
 SELECT path, coalesce(old_kind, kind), coalesce(old_mode, mode), coalesce(old_uid, uid),
     coalesce(old_gid, gid), coalesce(old_size, size), coalesce(old_mtime_ns, mtime_ns),
     coalesce(old_digest, digest), coalesce(old_source, source), source, ours, acl
-FROM actions WHERE intact ORDER BY path
+FROM planned WHERE intact ORDER BY path
 """
 
 

@@ -140,29 +140,44 @@ def _glob(pattern: str) -> str:
     return "".join(f"[{c}]" if c in "?[" else c for c in pattern)
 
 
-def check_rules(plan: sqlite3.Connection, permissions: Sequence[Permission]) -> None:
+class Met:
+    """The first path by the number of the permission that applies to it, and its kind."""
+
+    def __init__(self, plan: sqlite3.Connection, rule: str, values: dict[str, str]) -> None:
+        """rule, values: of rule_of()."""
+        self._plan = plan
+        self._rule = rule
+        self._values = values
+        self.first: dict[tuple[int, str], str] = {}
+
+    def look(self, wanted: str, where: dict[str, str]) -> None:
+        """Look at what a SELECT of wanted paths gives; where: its parameters."""
+        if not self._values:
+            return
+        query = (
+            "SELECT rule, kind, min(path)"  # noqa: S608 - our own text
+            f" FROM (SELECT path, kind, {self._rule} AS rule FROM ({wanted}))"
+            " WHERE rule IS NOT NULL GROUP BY rule, kind"
+        )
+        for rule, kind, path in self._plan.execute(query, {**self._values, **where}):
+            self.first.setdefault((rule, kind), path)
+
+
+def check_rules(plan: sqlite3.Connection, permissions: Sequence[Permission], met: Met) -> None:
     """Save problems for permissions that cannot be meant, warnings for those that meet nothing."""
-    if not permissions:
-        return
-    used = {row[0] for row in plan.execute("SELECT DISTINCT rule FROM actions")}
+    used = {rule for rule, _ in met.first}
     for number, each in enumerate(permissions):
         path = os.path.normpath(each.object)
-        one = plan.execute(
-            "SELECT 1 FROM actions WHERE path = ? AND kind = 'file' AND rule = ?", (path, number)
-        ).fetchone()
-        if one and (each.pattern != EVERYTHING or each.excludes):
+        file = met.first.get((number, "file"))
+        if file == path and (each.pattern != EVERYTHING or each.excludes):
             text = f"permissions of {path}: it is a file, so it can have no pattern and no except"
             planfile.add_finding(plan, "problem", text, path=path)
-        if any(entry.default for entry in each.acls):
-            file = plan.execute(
-                "SELECT path FROM actions WHERE rule = ? AND kind = 'file' LIMIT 1", (number,)
-            ).fetchone()
-            if file:
-                text = (
-                    f"permissions of {path}: a default ACL is for folders, and {file[0]} is a file;"
-                    " set type to [directory]"
-                )
-                planfile.add_finding(plan, "problem", text, path=path)
+        if file and any(entry.default for entry in each.acls):
+            text = (
+                f"permissions of {path}: a default ACL is for folders, and {file} is a file;"
+                " set type to [directory]"
+            )
+            planfile.add_finding(plan, "problem", text, path=path)
         if number not in used:
             text = f"permissions of {path}: nothing that this revision installs is meant by it"
             planfile.add_finding(plan, "warning", text, path=path)

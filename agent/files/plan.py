@@ -88,6 +88,7 @@ def _make(
         index = f"{request.release.index.absolute().as_uri()}?mode=ro"
         plan.execute("ATTACH DATABASE ? AS release", (index,))
         committed.attach(plan)
+        planfile.note_committed(plan)
         _save_request(plan, request)
         for kind, text in known:
             planfile.add_finding(plan, kind, text)
@@ -103,7 +104,9 @@ def _make(
             acl.save_acls(plan, request.work_dir, capture)
         if any(each.context for each in request.appspec.permissions):
             selinux.check_tools(plan, capture)
-        volumes.tally(plan, volumes.Volumes(), request.release.tree)
+        mounts = volumes.Volumes()
+        volumes.mark_copies(plan, mounts, request.release.tree)
+        volumes.tally(plan, mounts, request.application)
         volumes.check_space(plan, request.limits)
         return _summary(plan)
 

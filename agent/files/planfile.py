@@ -14,7 +14,8 @@ from agent.system.cancel import Cancel
 
 NAME = "plan.db"
 
-_LEVEL = 1
+_LEVEL = 2
+_READ = (1, _LEVEL)  # 1: every file that is wanted has a row, and nothing is committed.installed
 _CACHE_KIB = 1024  # of each file that is open; SQLite's own 2 MiB would add up
 _STEPS_BETWEEN_CHECKS = 200_000
 _MUCH = 4
@@ -44,6 +45,8 @@ CREATE TABLE folders (
     mtime_ns INTEGER NOT NULL, is_own INTEGER NOT NULL, access_acl BLOB, default_acl BLOB
 ) WITHOUT ROWID;
 CREATE TABLE places (volume TEXT PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE copied (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE copied_below (first TEXT NOT NULL, beyond TEXT NOT NULL);
 CREATE TABLE acls (
     acl TEXT, kind TEXT, access_acl BLOB, default_acl BLOB, PRIMARY KEY (acl, kind)
 ) WITHOUT ROWID;
@@ -60,7 +63,8 @@ CREATE TABLE space (
 ) WITHOUT ROWID;
 CREATE TABLE words (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-"""actions: one row for every path that this revision wants, or the one before it had.
+"""actions: one row for every path that this revision wants, or the one before it had, but for files
+  that are wanted and are there just as they were committed (see unchanged).
   path     where it is to be, without any symlink on the way
   action   add replace keep adopt retain remove: files and links
            mkdir replace keep merge rmdir: folders (merge: it is there and not ours)
@@ -79,6 +83,7 @@ seen: the folders that the plan looked into, when their entries changed last (0:
   there was none), their permissions, and whether something in them will change.
 folders: folders that existed, and in which something changes; as they were. is_own: their
   permissions change, too, or they are removed.
+copied, copied_below: sources, and bounds of sources, that are never linked.
 places: by volume, the folder that takes what is replaced and removed there.
 acls: an ACL in words, and as the kernel keeps it.
 tally: how many paths of each sort there are on each mount, when the plan was made; of what is
@@ -86,6 +91,25 @@ tally: how many paths of each sort there are on each mount, when the plan was ma
 findings: kind is conflict, problem or warning.
 changed: an index of actions, where it pays (see index_changes).
 words: what the plan was made from, and how far it was carried out (started, undoing, undone)."""
+
+# with the columns of actions, of which those that are left out here are NULL
+_UNCHANGED = """
+CREATE TEMP VIEW unchanged AS
+SELECT path, 'keep' AS action, kind, source, NULL AS how, mode, uid, gid, size, mtime_ns, digest,
+    1 AS ours, 1 AS intact
+FROM committed.installed i
+WHERE application = (SELECT value FROM words WHERE name = 'application') AND kind = 'file'
+    AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.path = i.path)
+"""
+_PLANNED = """
+CREATE TEMP VIEW planned AS
+SELECT * FROM actions UNION ALL
+SELECT path, action, kind, source, how, mode, uid, gid, size, mtime_ns, digest,
+    NULL, NULL, NULL, NULL, ours, intact, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM unchanged
+"""
+_ALL_PLANNED = "CREATE TEMP VIEW planned AS SELECT * FROM actions"
+"""unchanged: the files without a row. planned: all paths, those that are unchanged, too."""
 
 
 def below(folder: str) -> tuple[str, str]:
@@ -155,13 +179,31 @@ def opened(path: Path, cancel: Cancel | None = None) -> Iterator[sqlite3.Connect
     with translated(path, "read"), closing(_connect(path, "rw", cancel)) as plan:
         plan.execute("PRAGMA synchronous = FULL")
         level = plan.execute("PRAGMA user_version").fetchone()[0]
-        if level != _LEVEL:
+        if level not in _READ:
             raise AgentError(
                 f"cannot read the plan {path}: its format level is {level}, not {_LEVEL}",
                 code=Code.INSTALL_FAILED,
                 remedy="Install the deploy-agent that made it again",
             )
+        committed = load_words(plan).get("committed")
+        if committed:
+            plan.execute("ATTACH DATABASE ? AS committed", (f"{Path(committed).as_uri()}?mode=ro",))
+            _make_views(plan)
+        else:
+            plan.execute(_ALL_PLANNED)
         yield plan
+
+
+def note_committed(plan: sqlite3.Connection) -> None:
+    """Of a plan that is made: have what is attached as committed attached whenever it is opened."""
+    files = {name: file for _, name, file in plan.execute("PRAGMA database_list")}
+    save_words(plan, committed=files["committed"])
+    _make_views(plan)
+
+
+def _make_views(plan: sqlite3.Connection) -> None:
+    plan.execute(_UNCHANGED)
+    plan.execute(_PLANNED)
 
 
 def _connect(path: Path, mode: str, cancel: Cancel | None) -> sqlite3.Connection:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.files import planfile
+from agent.files import planfile, unchanged
 from agent.model.settings import Limits
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -63,42 +63,40 @@ def _mount_number(mounts: Sequence[str]) -> tuple[str, list[str]]:
 
 _TALLY_KEPT = f"""
 INSERT INTO tally (action, count)
-SELECT 'keep', count FROM (SELECT (SELECT count(*) FROM actions)
+SELECT 'keep', count FROM (SELECT ? + (SELECT count(*) FROM actions)
     - (SELECT count(*) FROM actions WHERE {planfile.IS_CHANGED}) AS count)
 WHERE count > 0
 """  # noqa: S608 - our own text; it takes no room, wherever it is
 
 
-def tally(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
-    """Mark as copies what lies on another file system than the release; save counts and sizes."""
-    mounts = volumes.used_by(plan)
+def mark_copies(plan: sqlite3.Connection, volumes: Volumes, tree: Path) -> None:
+    """Mark as copies what lies on another file system than the release."""
     home = volumes.mount_of(os.path.realpath(tree))
+    mounts = volumes.used_by(plan)
+    elsewhere = [str(n) for n, mount in enumerate(mounts) if mount != home]
+    if elsewhere:
+        number, values = _mount_number(mounts)
+        plan.execute(
+            "UPDATE actions SET how = 'copy' WHERE how = 'link'"  # noqa: S608
+            f" AND {number} IN ({', '.join(elsewhere)})",
+            values,
+        )
+
+
+def tally(plan: sqlite3.Connection, volumes: Volumes, application: str) -> None:
+    """Save counts and sizes; where they are links or copies must be clear."""
+    mounts = volumes.used_by(plan)
     number, values = _mount_number(mounts)
-    elsewhere = [n for n, mount in enumerate(mounts) if mount != home]
     rows = plan.execute(
         f"SELECT {number} AS mount, action, kind, how, count(*), coalesce(sum(size), 0),"  # noqa: S608
         " coalesce(sum((size + 4095) / 4096 * 4096), 0) FROM actions"
         f" WHERE {planfile.IS_CHANGED} AND (ours <> 3 OR was IS NOT NULL) GROUP BY 1, 2, 3, 4",
         values,
     ).fetchall()
-    if elsewhere:
-        marks = ", ".join(map(str, elsewhere))
-        plan.execute(
-            f"UPDATE actions SET how = 'copy' WHERE how = 'link' AND {number} IN ({marks})",  # noqa: S608
-            values,
-        )
-    plan.execute(_TALLY_KEPT)
+    plan.execute(_TALLY_KEPT, (unchanged.count(plan, application),))
     plan.executemany(
         "INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                mounts[row[0]],
-                *row[1:3],
-                "copy" if row[3] and row[0] in elsewhere else row[3],
-                *row[4:],
-            )
-            for row in rows
-        ],
+        [(mounts[row[0]], *row[1:]) for row in rows],
     )
 
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from agent.files import permissions, planfile
+from agent.files import permissions, planfile, unchanged
 from agent.model.appspec import AppSpec
 
 _MAX_LINKS = 40  # the kernel gives up after as many (path_resolution(7))
@@ -38,8 +38,9 @@ class Part:
 def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None:
     """Fill `actions` with every path that the revision wants or the one before it had.
 
-    Needs the attached files release (the index) and committed. What cannot be is a problem; what
-    each path's action is on this host, is found out by compare.
+    Those that it wants just as they are committed are left out (see unchanged). Needs the attached
+    files release (the index) and committed. What cannot be is a problem; what each path's action is
+    on this host, is found out by compare.
     """
     parts = [
         part
@@ -50,17 +51,25 @@ def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None
     _save_copied(plan, appspec, parts)
     rule, named = permissions.rule_of(appspec.permissions)
     values = {**named, "application": application, "euid": os.geteuid(), "egid": os.getegid()}
+    met = permissions.Met(plan, rule, named)
     _save_folders_above(plan, parts)
     plan.execute(_insert(_FOLDERS_ABOVE, rule), values)
+    met.look(_FOLDERS_ABOVE, {})
+    left_out = 0
     for part in parts:
         wanted, where = _wanted(part)
         _check_duplicates(plan, part, wanted, where)
-        plan.execute(_insert(wanted, rule), {**values, **where})
+        is_alone = unchanged.is_alone(part, parts)
+        added = plan.execute(_insert(wanted, rule, all_rows=not is_alone), {**values, **where})
+        if is_alone:
+            count = plan.execute(f"SELECT count(*) FROM ({wanted})", where)  # noqa: S608
+            left_out += count.fetchone()[0] - added.rowcount
+        met.look(wanted, where)
         if len(appspec.permissions) > 1:
             _check_permissions_once(plan, appspec, wanted, where)
-    permissions.check_rules(plan, appspec.permissions)
-    if plan.execute(_HAS_MORE, values).fetchone()[0]:
-        plan.execute(_NOT_WANTED_ANY_MORE, values)
+    permissions.check_rules(plan, appspec.permissions, met)
+    if unchanged.count(plan, application) > left_out:
+        _add_unwanted(plan, parts, application)
 
 
 # destinations
@@ -215,7 +224,7 @@ def _bounds(source: str) -> tuple[str, str]:
 # From the inside out: which permission applies; what it makes of owner, group and mode; what of it
 # was committed here, by whom (ours: see planfile); which action that is, if the host is as it was
 # left. LIMIT -1 limits nothing: it keeps SQLite from working out `ours` again for each use of it,
-# which takes twice the time. 3090: 06022, set ids and writable for others; 493: 0755; 511: 0777.
+# which takes twice the time. 493: 0755; 511: 0777.
 _INSERT = """
 INSERT INTO actions (
     path, action, kind, source, how, mode, uid, gid, size, mtime_ns, digest, target, acl,
@@ -227,9 +236,7 @@ SELECT path,
         WHEN kind = 'dir' THEN CASE ours WHEN 0 THEN 'mkdir' ELSE 'keep' END
         ELSE CASE ours WHEN 0 THEN 'add' WHEN 1 THEN 'keep' ELSE 'replace' END END,
     kind, source,
-    CASE WHEN kind = 'file' THEN CASE WHEN uid = :euid AND mode & 3090 = 0 AND acl IS NULL
-        AND context IS NULL AND source NOT IN (SELECT path FROM copied)
-        AND NOT EXISTS (SELECT 1 FROM copied_below WHERE source >= first AND source < beyond)
+    CASE WHEN kind = 'file' THEN CASE WHEN acl IS NULL AND context IS NULL AND {can_be_linked}
         THEN 'link' ELSE 'copy' END END,
     mode, uid, gid, size, mtime_ns, digest, target, acl, context, rule, ours, ours > 0,
     CASE ours WHEN 2 THEN i_kind END, CASE ours WHEN 2 THEN i_mode END,
@@ -262,31 +269,48 @@ FROM (SELECT w.*, i.kind AS i_kind, i.mode AS i_mode, i.uid AS i_uid, i.gid AS i
                     mode AS bundle_mode, {rule} AS rule FROM ({wanted})) n
             LEFT JOIN rules r ON r.rule = n.rule) v) w
     LEFT JOIN committed.installed i ON i.path = w.path LIMIT -1)
-WHERE 1 ON CONFLICT (path) DO NOTHING
+WHERE {where} ON CONFLICT (path) DO NOTHING
 """
 
 
-def _insert(wanted: str, rule: str) -> str:
-    """The statement that makes actions of what `wanted` selects, by the permission `rule`."""
-    return _INSERT.format(wanted=wanted, rule=rule)
+def _insert(wanted: str, rule: str, *, all_rows: bool = True) -> str:
+    """The statement that makes actions of what `wanted` selects, by the permission `rule`.
+
+    all_rows: also of what is unchanged.
+    """
+    return _INSERT.format(
+        wanted=wanted,
+        rule=rule,
+        where="1" if all_rows else f"NOT ({unchanged.IS_UNCHANGED})",
+        can_be_linked=unchanged.CAN_BE_LINKED,
+    )
 
 
-_HAS_MORE = """
-SELECT (SELECT count(*) FROM committed.installed WHERE application = :application)
-    > (SELECT count(*) FROM actions WHERE ours > 0)
-"""  # a third of the time that the search itself takes
 _NOT_WANTED_ANY_MORE = """
 INSERT INTO actions (path, action, kind, ours, intact, old_kind, old_mode, old_uid, old_gid,
     old_size, old_mtime_ns, old_digest, old_source, old_context)
 SELECT i.path, CASE i.kind WHEN 'dir' THEN 'rmdir' ELSE 'remove' END, i.kind, 3, 1, i.kind,
     i.mode, i.uid, i.gid, i.size, i.mtime_ns, i.digest, i.source, i.context
 FROM committed.installed i
-WHERE i.application = :application AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.path = i.path)
+WHERE i.application = ? AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.path = i.path)
+    AND NOT EXISTS (SELECT 1 FROM wanted_files w WHERE w.path = i.path)
 """
 
 
+def _add_unwanted(plan: sqlite3.Connection, parts: Sequence[Part], application: str) -> None:
+    """Add what is committed and not wanted any more."""
+    plan.execute("CREATE TEMP TABLE wanted_files (path TEXT PRIMARY KEY) WITHOUT ROWID")
+    for part in parts:
+        wanted, where = _wanted(part)
+        plan.execute(
+            f"INSERT OR IGNORE INTO wanted_files SELECT path FROM ({wanted}) WHERE kind = 'file'",  # noqa: S608
+            where,
+        )
+    plan.execute(_NOT_WANTED_ANY_MORE, (application,))
+
+
 def _save_copied(plan: sqlite3.Connection, appspec: AppSpec, parts: Sequence[Part]) -> None:
-    """Make the temporary tables of sources that are never linked.
+    """Save the sources that are never linked.
 
     Hook scripts, so that nothing can change through a target what root will run; and what is
     mapped twice, so that the two targets do not become one file.
@@ -298,8 +322,6 @@ def _save_copied(plan: sqlite3.Connection, appspec: AppSpec, parts: Sequence[Par
                 is_below = inner.source.startswith(planfile.below(outer.source)[0].lstrip("/"))
                 if (is_below or inner.source == outer.source) and inner.source not in outer.without:
                     copied.add(inner.source)
-    plan.execute("CREATE TEMP TABLE copied (path TEXT PRIMARY KEY) WITHOUT ROWID")
-    plan.execute("CREATE TEMP TABLE copied_below (first TEXT, beyond TEXT)")
     plan.executemany("INSERT INTO copied VALUES (?)", [(path,) for path in copied])
     folders = [_bounds(part.source) for part in parts if part.is_folder and part.source in copied]
     plan.executemany("INSERT INTO copied_below VALUES (?, ?)", folders)

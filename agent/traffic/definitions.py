@@ -41,7 +41,7 @@ def find_planned(plan_path: Path, folder: str) -> tuple[tuple[str, ...], bool]:
     inside = os.path.realpath(folder)
     with planfile.opened(plan_path) as plan:
         rows = plan.execute(
-            "SELECT path, action FROM actions WHERE path > ? AND path < ? AND kind <> 'dir'"
+            "SELECT path, action FROM planned WHERE path > ? AND path < ? AND kind <> 'dir'"
             " ORDER BY path",
             planfile.below(inside),
         ).fetchall()

@@ -96,7 +96,7 @@ def find_unit_files(plan_path: Path) -> list[UnitFile]:
     with planfile.opened(plan_path) as plan:
         for folder in FOLDERS:
             rows = plan.execute(
-                "SELECT path, action, kind, source, was, ours FROM actions"
+                "SELECT path, action, kind, source, was, ours FROM planned"
                 " WHERE path > ? AND path < ? AND kind <> 'dir' ORDER BY path",
                 planfile.below(folder),
             )
@@ -125,7 +125,7 @@ def find_program(plan: sqlite3.Connection, path: str) -> Program:
     """What a plan puts at the path of a program; links on the way to it are followed."""
     folder, name = os.path.split(path)
     row = plan.execute(
-        "SELECT action, kind, mode, ours FROM actions WHERE path = ?",
+        "SELECT action, kind, mode, ours FROM planned WHERE path = ?",
         (os.path.join(os.path.realpath(folder), name),),
     ).fetchone()
     if row is None:
