@@ -2,7 +2,7 @@
 
 They get no row among the plan's actions. What is committed tells which they are: every file of the
 application that has no row (the view `unchanged`, see planfile). Writing them all into each plan
-took a third of the time of a deployment that changes little.
+took two fifths of its time where little changes.
 """
 
 from __future__ import annotations
