@@ -265,6 +265,7 @@ class Api:
 
     async def _unhold(self, request: web.Request) -> web.Response:
         await asyncio.to_thread(self._state.save_hold, None)
+        self._queue.look_again()
         logger.info(
             "the hold is lifted by %s",
             request["by"],

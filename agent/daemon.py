@@ -202,7 +202,7 @@ class Daemon:
 
     async def _end_when_idle(self, queue: DeploymentQueue) -> None:
         await queue.abort_requested(by="the end of agentctl")
-        while await asyncio.to_thread(self._state.unfinished):
+        while not await queue.is_idle():
             await queue.wait_for_change(1.0)
         self.stop()
 

@@ -33,6 +33,7 @@ from agent.system.deployment_log import DeploymentLog
 logger = logging.getLogger(__name__)
 
 _BEGIN_AGAIN_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 5.0  # a hold expires by itself
 _ABORT = "abort"  # in the deployment's folder
 
 
@@ -51,6 +52,8 @@ class DeploymentQueue:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._requested: set[str] = set()
+        # what waits is begun, or ended before it began: never both
+        self._beginning = asyncio.Lock()
         self._stopping = False
 
     # asked for by poller and API
@@ -81,7 +84,9 @@ class DeploymentQueue:
             status=Status.PENDING,
             created_at=time.time(),
         )
-        for replaced in await asyncio.to_thread(self._equipment.state.request, deployment):
+        async with self._beginning:
+            superseded = await asyncio.to_thread(self._equipment.state.request, deployment)
+        for replaced in superseded:
             logger.info(
                 "%s: superseded by %s",
                 replaced,
@@ -97,45 +102,14 @@ class DeploymentQueue:
             extra=_fields(deployment, Message.DEPLOYMENT_REQUESTED),
         )
         self._requested.add(deployment_id)
-        self._work.set()
-        self.notify()
+        self.look_again()
         return deployment
 
     async def rollback(self, application: str, version: str | None, *, by: str) -> Deployment:
         """Deploy the previous revision, or `version`, from what lies on this host."""
-        state = self._equipment.state
-        current = await asyncio.to_thread(state.current, application)
-        target = await asyncio.to_thread(self._find_release, application, version, current)
+        state, layout = self._equipment.state, self._layout
+        target = await asyncio.to_thread(_find_release, state, layout, application, version)
         return await self.request(target.revision, Trigger.ROLLBACK, by=by, release=target.release)
-
-    def _find_release(
-        self, application: str, version: str | None, current: Current | None
-    ) -> Current:
-        state = self._equipment.state
-        if version is None:
-            previous = state.previous(application)
-            if previous is None:
-                raise NotFound(
-                    f"cannot roll back {application}: there is no previous revision on this host",
-                    code=Code.NOT_FOUND,
-                    remedy="Deploy the revision you want: agentctl deploy BUNDLE",
-                )
-            return previous
-        here = []
-        for each in state.deployments(application, limit=100_000):
-            if each.outcome is not Outcome.SUCCEEDED or current is None:
-                continue
-            if not (self._layout.releases / each.release).is_dir():
-                continue
-            if each.revision.version == version and each.release != current.release:
-                return Current(each.revision, each.release, each.id, each.ended_at)
-            here.append(each.revision.version)
-        raise NotFound(
-            f"cannot roll back {application} to {version}: it is not on this host",
-            code=Code.NOT_FOUND,
-            details=(f"on this host: {', '.join(dict.fromkeys(here)) or 'nothing'}",),
-            remedy="Name one of these, or deploy its bundle: agentctl deploy BUNDLE",
-        )
 
     async def retry(self, application: str, *, by: str) -> Deployment:
         """Deploy the newest failed revision again, and lift its quarantine."""
@@ -159,11 +133,15 @@ class DeploymentQueue:
 
     async def abort(self, deployment_id: str, *, by: str, now: bool) -> None:
         """End a waiting deployment, or tell the running one to stop and undo. Raises Conflict."""
+        async with self._beginning:
+            await self._abort(deployment_id, by=by, now=now)
+        self.notify()
+
+    async def _abort(self, deployment_id: str, *, by: str, now: bool) -> None:
         if self.running is not None and self.running.deployment.id == deployment_id:
             reason = f"aborted by {by}"
             self.running.abort(reason, now=now)
             await asyncio.to_thread(_note_abort, self._layout.work_dir(deployment_id), reason)
-            self.notify()
             return
         deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
         if deployment.status is not Status.PENDING:
@@ -184,7 +162,6 @@ class DeploymentQueue:
             by,
             extra=_fields(deployment, Message.ABORTED),
         )
-        self.notify()
 
     async def abort_requested(self, *, by: str) -> None:
         """Abort what was asked for since the agent began; what recovery goes on with may end."""
@@ -201,11 +178,12 @@ class DeploymentQueue:
         while not self._stopping:
             self._work.clear()
             unfinished = await asyncio.to_thread(self._equipment.state.unfinished)
-            if not unfinished:
-                await self._work.wait()
+            chosen = await _choose(self._equipment.state, unfinished)
+            if chosen is None:
+                await _wait(self._work, _LOOK_AGAIN_SECONDS if unfinished else None)
                 continue
             try:
-                await self._run_one(unfinished[0])
+                await self._run_one(chosen.id)
             except runner.StopRequested:
                 await self._part()
                 return
@@ -217,10 +195,10 @@ class DeploymentQueue:
                 # should go on telling of it
                 logger.error(
                     "%s: %s; %s",
-                    unfinished[0].id,
+                    chosen.id,
                     error.message,
                     error.remedy,
-                    extra=_fields(unfinished[0], Message.STATE_PROBLEM),
+                    extra=_fields(chosen, Message.STATE_PROBLEM),
                 )
                 await _wait(self._work, _BEGIN_AGAIN_SECONDS)
             finally:
@@ -229,7 +207,24 @@ class DeploymentQueue:
                 self._ended = asyncio.Event()
                 self.notify()
 
-    async def _run_one(self, deployment: Deployment) -> None:
+    async def is_idle(self) -> bool:
+        """Whether nothing is worked on, and nothing that waits may begin."""
+        unfinished = await asyncio.to_thread(self._equipment.state.unfinished)
+        return await _choose(self._equipment.state, unfinished) is None
+
+    async def _run_one(self, deployment_id: str) -> None:
+        async with self._beginning:
+            deployment = await asyncio.to_thread(self._equipment.state.deployment, deployment_id)
+            if deployment.status in (Status.DONE, Status.FAILED):
+                return  # ended by somebody since it was chosen
+            self.running, entry = await self._prepare(deployment)
+            if self._stopping:
+                self.running.stop()
+            await self.running.begin(entry)
+        await self.running.run(entry)
+        await asyncio.to_thread(memory.give_back)
+
+    async def _prepare(self, deployment: Deployment) -> tuple[runner.Run, recovery.Entry]:
         work_dir = self._layout.work_dir(deployment.id)
         try:
             await asyncio.to_thread(work_dir.mkdir, mode=0o750, parents=True, exist_ok=True)
@@ -246,9 +241,7 @@ class DeploymentQueue:
         abort_reason = await asyncio.to_thread(_read_abort, work_dir)
         past = Past() if abort_reason else await self._equipment.hooks.look_back(deployment.id)
         entry = recovery.choose_entry(deployment, steps, self._equipment.rows_of(deployment), past)
-        self.running = runner.Run(self._equipment, record, abort_reason=abort_reason)
-        await self.running.run(entry)
-        await asyncio.to_thread(memory.give_back)
+        return runner.Run(self._equipment, record, abort_reason=abort_reason), entry
 
     async def _part(self) -> None:
         """The agent is asked to end: the next one of this boot goes on where this one was."""
@@ -268,6 +261,11 @@ class DeploymentQueue:
             self.running.stop()
 
     # watching
+
+    def look_again(self) -> None:
+        """There may be work now: something was asked for, or a hold has ended."""
+        self._work.set()
+        self.notify()
 
     def notify(self) -> None:
         """Wake those who watch: something is different now."""
@@ -293,6 +291,44 @@ async def refuse_held(state: State, revision: Revision) -> None:
             code=Code.HELD,
             remedy="Wait for the hold to expire, or run: agentctl unhold",
         )
+
+
+def _find_release(state: State, layout: Layout, application: str, version: str | None) -> Current:
+    """What a rollback brings back: the previous revision, or `version`. Raises NotFound."""
+    if version is None:
+        previous = state.previous(application)
+        if previous is None:
+            raise NotFound(
+                f"cannot roll back {application}: there is no previous revision on this host",
+                code=Code.NOT_FOUND,
+                remedy="Deploy the revision you want: agentctl deploy BUNDLE",
+            )
+        return previous
+    current, here = state.current(application), []
+    for each in state.deployments(application, limit=100_000):
+        if each.outcome is not Outcome.SUCCEEDED or current is None:
+            continue
+        if not (layout.releases / each.release).is_dir():
+            continue
+        if each.revision.version == version and each.release != current.release:
+            return Current(each.revision, each.release, each.id, each.ended_at)
+        here.append(each.revision.version)
+    raise NotFound(
+        f"cannot roll back {application} to {version}: it is not on this host",
+        code=Code.NOT_FOUND,
+        details=(f"on this host: {', '.join(dict.fromkeys(here)) or 'nothing'}",),
+        remedy="Name one of these, or deploy its bundle: agentctl deploy BUNDLE",
+    )
+
+
+async def _choose(state: State, unfinished: list[Deployment]) -> Deployment | None:
+    """What was begun; else what waits, in a hold a rollback only."""
+    first = next(iter(unfinished), None)
+    if first is None or first.status is not Status.PENDING:
+        return first
+    if await asyncio.to_thread(state.hold) is None:
+        return first
+    return next((each for each in unfinished if each.trigger is Trigger.ROLLBACK), None)
 
 
 def _fields(
@@ -321,7 +357,7 @@ def _read_abort(work_dir: Path) -> str:
         return ""
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -39,6 +39,7 @@ class Run:
         self._work_dir = self._layout.work_dir(record.deployment.id)
         self._stopping = False
         self._forward = True
+        self._is_first = True
 
     @property
     def deployment(self) -> Deployment:
@@ -74,9 +75,22 @@ class Run:
 
     # the way through the table
 
+    async def begin(self, entry: Entry) -> None:
+        """Save that it is worked on, so that it waits no more. Raises AgentError."""
+        self._is_first = self.deployment.starts == 0
+        application = self.deployment.revision.application
+        current = await asyncio.to_thread(self._equipment.state.current, application)
+        self.record.change(
+            starts=self.deployment.starts + (1 if entry.counts else 0),
+            status=Status.UNDOING if entry.direction is Direction.BACKWARD else Status.DOING,
+            started_at=self.deployment.started_at or time.time(),
+            previous_version=current.revision.version if current else "",
+        )
+        await self.record.save()
+
     async def run(self, entry: Entry) -> Deployment:
-        """Bring the deployment to its end, from `entry`; raises StopRequested on shutdown."""
-        await self._begin(entry)
+        """Bring what was begun to its end, from `entry`; raises StopRequested on shutdown."""
+        await self._enter(entry)
         if entry.direction is not Direction.AFTERWARDS:
             failed_at = entry.index
             if entry.direction is Direction.FORWARD:
@@ -88,20 +102,9 @@ class Run:
         await self._finish(entry.index if entry.direction is Direction.AFTERWARDS else 0)
         return self.deployment
 
-    async def _begin(self, entry: Entry) -> None:
-        starts = self.deployment.starts + (1 if entry.counts else 0)
-        is_first = self.deployment.starts == 0
-        current = await asyncio.to_thread(
-            self._equipment.state.current, self.deployment.revision.application
-        )
-        self.record.change(
-            starts=starts,
-            status=Status.UNDOING if entry.direction is Direction.BACKWARD else Status.DOING,
-            started_at=self.deployment.started_at or time.time(),
-            previous_version=current.revision.version if current else "",
-        )
-        await self.record.save()
-        if not is_first:
+    async def _enter(self, entry: Entry) -> None:
+        if not self._is_first:
+            starts = self.deployment.starts
             begun = f"start {starts} of this deployment" if entry.counts else "the agent is back"
             self.record.say(
                 f"{begun}: {entry.why}",

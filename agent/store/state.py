@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model.deployment import Current, Deployment, Outcome, Status, Step, Trigger
+from agent.model.deployment import Current, Deployment, Outcome, Revision, Status, Step, Trigger
 from agent.model.errors import AgentError, Code, Conflict, NotFound
 from agent.store import installed, records, schema
 
@@ -224,7 +224,7 @@ class State:
                         committed_at=time.time(),
                     )
                     kept = self.previous(application)
-                    if old is not None and old.release != new.release:
+                    if old is not None and not _is_same(old.revision, new.revision):
                         kept = old
                     connection.execute(
                         "INSERT OR REPLACE INTO applications VALUES (?, ?, ?)",
@@ -286,6 +286,11 @@ class State:
                     "INSERT INTO hold VALUES (1, ?, ?, ?, ?)",
                     (hold.reason, hold.by, hold.since, hold.until),
                 )
+
+
+def _is_same(one: Revision, other: Revision) -> bool:
+    """Whether they are one revision, perhaps deployed twice: no rollback leads to the other."""
+    return (one.digest, one.version) == (other.digest, other.version)
 
 
 def _write(connection: sqlite3.Connection, deployment: Deployment, steps: Iterable[Step]) -> None:

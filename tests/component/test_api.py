@@ -178,6 +178,15 @@ def test_abort_of_a_waiting_deployment(host: AgentHost) -> None:
     assert host.wait_for_outcome(first)["outcome"] == "succeeded"
 
 
+def test_abort_of_one_that_is_about_to_begin(host: AgentHost) -> None:
+    bundle = make_bundle(host.base, "2")
+    for _ in range(3):
+        deployment_id = host.request(bundle)
+        host.ask("POST", f"/v1/deployments/{deployment_id}/abort", {})
+        assert host.wait_for_outcome(deployment_id)["outcome"] == "aborted"
+    assert host.serving() == "1"
+
+
 def test_rollback_with_the_source_gone(host: AgentHost) -> None:
     host.deploy(make_bundle(host.base, "2"))
     host.deploy(make_bundle(host.base, "3"))
@@ -223,6 +232,29 @@ def test_hold_stops_deployments_and_says_why(host: AgentHost) -> None:
     assert hold["until"] - hold["since"] == pytest.approx(3600)
     host.ask("DELETE", "/v1/hold")
     assert host.deploy(bundle)["outcome"] == "succeeded"
+
+
+def test_hold_keeps_what_waits_from_beginning_and_lets_a_rollback_pass(host: AgentHost) -> None:
+    host.deploy_good(make_bundle(host.base, "2"))
+    first = begin_waiting(host, "3")
+    other = host.request(make_bundle(host.base, "9"), application="another")
+    host.ask("PUT", "/v1/hold", {"reason": "audit"})
+    back = host.ask("POST", "/v1/rollback", {"application": "service", "to": "1"})["deployment"]
+    (host.base / "gate").touch()
+    assert host.wait_for_outcome(first)["outcome"] == "succeeded"
+    assert host.wait_for_outcome(back["id"])["outcome"] == "succeeded"
+    assert host.deployment(other)["status"] == "pending"
+    host.ask("DELETE", "/v1/hold")
+    assert host.wait_for_outcome(other)["failure"]["code"] == "plan-refused"
+
+
+def test_what_waits_begins_when_the_hold_expires(host: AgentHost) -> None:
+    first = begin_waiting(host)
+    other = host.request(make_bundle(host.base, "9"), application="another")
+    host.ask("PUT", "/v1/hold", {"reason": "audit", "for_seconds": 1})
+    (host.base / "gate").touch()
+    assert host.wait_for_outcome(first)["outcome"] == "succeeded"
+    assert host.wait_for_outcome(other)["outcome"] == "failed"
 
 
 def test_plan_tells_and_touches_nothing(host: AgentHost) -> None:
@@ -311,6 +343,17 @@ def test_newer_database_is_refused(host: AgentHost) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "newer" in done.stderr
+
+
+def test_the_same_revision_again_is_not_its_own_previous_one(host: AgentHost) -> None:
+    bundle = make_bundle(host.base, "2")
+    host.deploy_good(bundle)
+    host.deploy_good(bundle)
+    application = host.ask("GET", "/v1/status")["applications"][0]
+    assert application["previous"]["version"] == "1"
+    answer = host.ask("POST", "/v1/rollback", {"application": "service"})
+    assert host.wait_for_outcome(answer["deployment"]["id"])["outcome"] == "succeeded"
+    assert host.serving() == "1"
 
 
 def test_retention_keeps_current_and_previous(host: AgentHost) -> None:
