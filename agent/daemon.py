@@ -78,6 +78,7 @@ class Daemon:
         self._layout = Layout(settings.state_dir)
         _make_folders(self._layout, options.socket.parent)
         self._lock = _lock(settings.state_dir)
+        _remove_plans(settings.state_dir)
         self._state = State(self._layout.database)
         group = HostGroup(settings)
         keys = Keys(settings.keys_dir)
@@ -278,7 +279,6 @@ def _make_folders(layout: Layout, socket_dir: Path) -> None:
             (socket_dir, 0o755),
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=mode)
-        removal.remove_tree(planning.plans_dir(layout.state_dir), Cancel())
     except OSError as error:
         raise AgentError(
             f"cannot make {error.filename}: {error.strerror}",
@@ -287,9 +287,20 @@ def _make_folders(layout: Layout, socket_dir: Path) -> None:
         ) from error
 
 
+def _remove_plans(state_dir: Path) -> None:
+    """What an agent before this one left of its plans; only who holds the lock may do that."""
+    try:
+        removal.remove_tree(planning.plans_dir(state_dir), Cancel())
+    except OSError as error:
+        raise _unwritable(state_dir, error) from error
+
+
 def _lock(state_dir: Path) -> int:
     """Hold the state folder for this process: two agents on one state would undo each other."""
-    descriptor = os.open(state_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(state_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(state_dir, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -303,6 +314,14 @@ def _lock(state_dir: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _unwritable(state_dir: Path, error: OSError) -> AgentError:
+    return AgentError(
+        f"cannot write to {error.filename or state_dir}: {error.strerror}",
+        code=Code.CONFIG_INVALID,
+        remedy=f"Make {state_dir} a folder that the agent may write to: agentctl doctor",
+    )
 
 
 async def _listen(runner: web.AppRunner, path: Path) -> None:

@@ -16,6 +16,7 @@ from agent.sources import sidecar
 KEYS = {"bundle", "application", "version", "group", "unsigned"}
 """The keys of a request that name a revision."""
 
+_LONGEST_SECONDS = 10 * 365.25 * 86400.0
 _NAMED = re.compile(r"^(?P<application>.+?)[-_]v?(?P<version>\d.*)$")
 
 
@@ -106,6 +107,7 @@ def reason_and_end(body: dict[str, Any]) -> tuple[str, float | None]:
     reason, seconds = body.get("reason"), body.get("for_seconds")
     if not isinstance(reason, str) or not reason.strip():
         raise bad_request("it needs a reason")
-    if seconds is not None and (not isinstance(seconds, int | float) or seconds <= 0):
-        raise bad_request("for_seconds is not a positive number")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds <= _LONGEST_SECONDS):
+        raise bad_request("for_seconds is not a number above 0, of 10 years at most")
     return reason, None if seconds is None else time.time() + seconds

@@ -131,8 +131,9 @@ class Poller:
     async def _decide(self, desired: Revision) -> str:
         name = f"{desired.application} {desired.version}"
         state = self._state
-        newest, same, highest = await asyncio.to_thread(
+        current, newest, same, highest = await asyncio.to_thread(
             lambda: (
+                state.current(desired.application),
                 # a changed environment is no attempt to bring the revision here
                 next(filter(_is_of_revision, state.deployments(desired.application)), None),
                 [
@@ -151,6 +152,8 @@ class Poller:
             return f"{name} {_CURRENT}"
         if same:
             wait = _wait_seconds(same)
+            if current is not None and current.revision.identity == desired.identity:
+                return f"{name} {_CURRENT}"  # what was asked for since did not stay
             if same[0] != newest or wait is None:
                 return f"{name} is not tried again by itself: {same[0].id} ended {same[0].outcome}"
             if wait > 0:

@@ -83,22 +83,29 @@ class DirectorySource:
 
 
 def _newest(folder: Path, application: str, group: str) -> Revision | None:
-    newest: tuple[int, os.DirEntry[str]] | None = None
+    newest: tuple[os.stat_result, os.DirEntry[str]] | None = None
     for entry in os.scandir(folder):
         if not _SUFFIX.search(entry.name) or entry.name.startswith("."):
             continue
-        status = entry.stat()
-        if stat.S_ISREG(status.st_mode) and (newest is None or status.st_ctime_ns > newest[0]):
-            newest = (status.st_ctime_ns, entry)
-    if newest is None or time.time() - newest[0] / 1e9 < _SETTLE_SECONDS:
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue  # removed just now, or a link to nothing
+        if stat.S_ISREG(status.st_mode) and (
+            newest is None or status.st_ctime_ns > newest[0].st_ctime_ns
+        ):
+            newest = (status, entry)
+    if newest is None:
         return None
-    status = newest[1].stat()
+    status, entry = newest
+    if time.time() - status.st_ctime < _SETTLE_SECONDS:
+        return None
     return Revision(
         application=application,
         group=group,
-        version=version_of(newest[1].name, application),
-        bundle=newest[1].path,
-        identity=f"{newest[1].path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}",
+        version=version_of(entry.name, application),
+        bundle=entry.path,
+        identity=f"{entry.path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}",
         serial=status.st_ctime_ns,
     )
 

@@ -62,8 +62,8 @@ class State:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of what is done in it, or nothing; for this room. Raises AgentError."""
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException as error:
@@ -361,6 +361,12 @@ def translate(error: sqlite3.Error, path: Path) -> AgentError:
             f"cannot write {path}: {error}",
             code=Code.DISK_FULL,
             remedy=f"Free space on the file system of {path.parent}",
+        )
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return AgentError(
+            f"cannot use {path}: another process has locked it",
+            code=Code.STATE_IN_USE,
+            remedy=f"End the program that has it open (fuser -v {path}), then try again",
         )
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
         return AgentError(

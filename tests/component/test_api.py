@@ -81,6 +81,9 @@ def begin_waiting(host: AgentHost, version: str = "2") -> str:
         ("PUT", "/v1/status", None, 405, "PUT"),
         ("PUT", "/v1/hold", {"reason": " "}, 400, "reason"),
         ("PUT", "/v1/hold", {"reason": "x", "for_seconds": -1}, 400, "for_seconds"),
+        ("PUT", "/v1/hold", {"reason": "x", "for_seconds": 1e13}, 400, "for_seconds"),
+        ("PUT", "/v1/hold", {"reason": "x", "for_seconds": float("nan")}, 400, "for_seconds"),
+        ("PUT", "/v1/hold", {"reason": "x", "for_seconds": True}, 400, "for_seconds"),
         ("POST", "/v1/rollback", {"application": "other"}, 404, "other"),
         ("POST", "/v1/rollback", {"application": "service"}, 404, "no previous"),
         ("POST", "/v1/rollback", {"application": "service", "to": "0.9"}, 404, "0.9"),
@@ -307,6 +310,8 @@ def test_who_follows_does_not_keep_the_agent_from_ending(host: AgentHost, what: 
 
 
 def test_second_agent_on_the_same_state_is_refused(host: AgentHost) -> None:
+    plan = host.state_dir / "plans" / "of-the-first-agent"
+    plan.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-m", "agent", "--config", str(host.config), "--socket", f"{host.base}/x"],
         cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
@@ -315,6 +320,24 @@ def test_second_agent_on_the_same_state_is_refused(host: AgentHost) -> None:
     assert "uses it" in done.stderr
     assert "Traceback" not in done.stderr
     assert host.is_answering()
+    assert plan.is_dir()
+
+
+@pytest.mark.root
+def test_read_only_state_is_refused_with_a_remedy(host: AgentHost) -> None:
+    host.stop()
+    script = (
+        'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"',
+        "sh", str(host.state_dir), sys.executable, "-m", "agent", "--config", str(host.config),
+    )  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", *script],
+        cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "read-only" in done.stderr.lower()
+    assert str(host.state_dir) in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_damaged_database_is_refused_and_left_as_it_is(host: AgentHost) -> None:

@@ -73,6 +73,21 @@ def test_good_then_better_then_broken(host: AgentHost) -> None:
     assert [version for version, _ in history(host)] == ["1.214", "1.215", "1.216"]
 
 
+def test_link_to_nothing_hides_no_bundle(host: AgentHost) -> None:
+    (host.base / "drop" / "service-9.zip").symlink_to("/nowhere/service-9.zip")
+    drop(host, "1")
+    wait_for_version(host, "1")
+
+
+def test_current_revision_is_as_desired_again_when_a_bad_one_is_removed(host: AgentHost) -> None:
+    drop(host, "1")
+    wait_for_version(host, "1")
+    bad = drop(host, "2", hooks={"ValidateService": "#!/bin/sh\nexit 3\n"})
+    wait_until(lambda: ("2", "rolled_back") in history(host), 20)
+    bad.unlink()
+    wait_until(lambda: decision(host) == "service 1 is current, as desired", 20)
+
+
 def test_older_build_dropped_again_is_deployed(host: AgentHost) -> None:
     first = drop(host, "1")
     os.utime(first, (1_000_000_000, 1_000_000_000))

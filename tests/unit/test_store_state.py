@@ -128,6 +128,18 @@ def test_failing_transaction_changes_nothing(state: State, tmp_path: Path) -> No
     assert state.deployment("d-1").status is Status.PENDING
 
 
+def test_locked_file_is_no_damaged_one(state: State, tmp_path: Path) -> None:
+    state.rows("PRAGMA busy_timeout = 20")
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(AgentError) as caught:
+        state.save(deployment("d-1"))
+    other.close()
+    assert caught.value.code is Code.STATE_IN_USE
+    assert "mv " not in caught.value.remedy
+    state.save(deployment("d-1"))
+
+
 @pytest.mark.parametrize(
     "content",
     [b"this is no database at all, only some text" * 10, b"SQLite format 3\0" + b"x" * 500],
