@@ -63,7 +63,7 @@ def target(path: str, **query: str | int | None) -> str:
 class Client:
     """The agent at one socket. Every request is its own connection, so nothing is kept open.
 
-    instead: the command that does without an agent, where there is one.
+    instead: what to do to do without an agent, where that can be.
     """
 
     def __init__(self, socket_path: str, timeout: float = 30.0, *, instead: str = "") -> None:

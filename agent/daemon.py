@@ -35,7 +35,7 @@ from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.serials import Serials
 from agent.store.state import State
-from agent.system import journal, systemd
+from agent.system import journal, peer, systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 
@@ -129,7 +129,7 @@ class Daemon:
         api = Api(self._equipment, queue, status, registrations)
         runner = web.AppRunner(api.application())
         await runner.setup()
-        await _listen(runner, self._options.socket)
+        server = await _listen(runner, self._options.socket)
         logger.info(
             "deploy-agent %s is ready: socket %s, state %s",
             __version__,
@@ -158,6 +158,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*beside, stopped, return_exceptions=True)
             await self._stop_work(queue, work)
+            server.close()
             await runner.cleanup()
             await self._http.close()
             if self._equipment.consul is not None:
@@ -324,13 +325,16 @@ def _unwritable(state_dir: Path, error: OSError) -> AgentError:
     )
 
 
-async def _listen(runner: web.AppRunner, path: Path) -> None:
+async def _listen(runner: web.AppRunner, path: Path) -> asyncio.Server:
     # the lock says that no other agent listens here
     await asyncio.to_thread(path.unlink, missing_ok=True)
     try:
-        await web.UnixSite(runner, str(path)).start()
+        assert runner.server is not None
+        door = peer.Door(runner.server)
+        server = await asyncio.get_running_loop().create_unix_server(door.protocol, path)
         # who may do what is decided by the peer's credentials
         await asyncio.to_thread(path.chmod, 0o666)
+        return server
     except OSError as error:
         raise AgentError(
             f"cannot listen on {path}: {error.strerror or error}",

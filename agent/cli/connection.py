@@ -36,4 +36,4 @@ def connect(args: argparse.Namespace) -> Client | PrivateAgent:
             code=Code.BAD_REQUEST,
             remedy="Add --foreground for a private agent",
         )
-    return Client(args.socket or default_socket(), instead="agentctl deploy --foreground BUNDLE")
+    return Client(args.socket or default_socket(), instead="add --foreground")

@@ -114,9 +114,15 @@ def load_settings(path: Path | None, *, user_defaults: bool) -> Settings:
             f"cannot use the configuration {main}: it has {errors}",
             code=Code.CONFIG_INVALID,
             details=tuple(str(problem) for problem in problems),
-            remedy=f"Correct it, then check it by: agentctl lint {main}",
+            remedy=f"Correct it, then check it by: {_check_command(main)}",
         )
     return _settings(merged, main, user_defaults=user_defaults)
+
+
+def _check_command(main: Path) -> str:
+    """By its name alone agentctl lint does not know every file for a configuration."""
+    checker = "agentctl lint" if main.name == "agent.yaml" else "deploy-agent --check --config"
+    return f"{checker} {main}"
 
 
 def default_settings(*, user_defaults: bool) -> Settings:

@@ -143,6 +143,36 @@ print(json.dumps([status, seen, log, client.request("PUT", "/v1/hold", {"reason"
     assert host.ask("GET", "/v1/status")["hold"] is None
 
 
+@pytest.mark.root
+def test_no_other_user_can_take_all_connections(host: AgentHost) -> None:
+    program = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+alive, kept = 0, []
+for _ in range(60):
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(10)
+    one.connect(sys.argv[1])
+    try:
+        one.sendall(b"GET /v1/version HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        answer = one.recv(100)
+    except OSError:
+        answer = b""
+    alive += answer.startswith(b"HTTP/1.1 200")
+    kept.append(one)
+print(alive, flush=True)
+sys.stdin.read()
+"""
+    host.base.chmod(0o755)
+    argv = [sys.executable, "-c", program, host.client.socket_path]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert int(other.stdout.readline()) == 32
+        assert host.is_answering()
+        other.communicate(timeout=10)
+    assert host.ask("GET", "/v1/version")["pid"]
+
+
 def test_one_at_a_time_and_a_newer_one_replaces_the_waiting_one(host: AgentHost) -> None:
     first = begin_waiting(host)
     second = host.request(make_bundle(host.base, "3"))

@@ -216,6 +216,17 @@ def test_text_that_is_no_yaml(config: Path) -> None:
         load(config, "- starts: 1\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("agent.yaml", "agentctl lint"), ("of-this-host.yaml", "deploy-agent --check --config")],
+)
+def test_remedy_names_what_can_check_the_file(tmp_path: Path, name: str, command: str) -> None:
+    config = tmp_path / name
+    with pytest.raises(AgentError) as caught:
+        load(config, "polll: 1\n")
+    assert caught.value.remedy.endswith(f"{command} {config}")
+
+
 def test_a_named_file_must_be_there(config: Path) -> None:
     with pytest.raises(AgentError, match="No such file") as caught:
         load(config)
