@@ -166,11 +166,20 @@ def _application_lines(application: Body, style: text.Style, now: float) -> list
         shown.append(_row("waiting", f"{waiting['version']}, asked {since} ({waiting['id']})"))
     shown += _last_lines(application["last"], style, now)
     for revision in application["quarantined"]:
-        cause, again = revision["cause"], f"agentctl retry {application['application']}"
+        cause, again = revision["cause"], _again(application, revision)
         since = text.ago(revision["since"], now)
         words = f"{revision['version']}, {since}: {cause}; to try it again: {again}"
         shown.append(_row("refused", words))
     return shown
+
+
+def _again(application: Body, revision: Body) -> str:
+    """The command that deploys a refused revision: retry takes the newest deployment alone."""
+    last = application["last"]
+    is_newest = last and last["outcome"] != "succeeded" and last["digest"] == revision["digest"]
+    if is_newest:
+        return f"agentctl retry {application['application']}"
+    return "agentctl deploy --force BUNDLE"
 
 
 def _headline(application: Body, style: text.Style, now: float) -> str:

@@ -60,9 +60,12 @@ def _look_at(host: Host, state: State, name: str) -> Iterator[Finding]:
     quarantined = state.quarantined(name)
     if quarantined:
         newest = quarantined[0]
+        # retry takes the newest deployment alone
+        is_last = last is not None and last.revision.digest == newest.digest
+        again = f"agentctl retry {name}" if is_last else "agentctl deploy --force BUNDLE"
         yield finding.warning(
             f"{name} {newest.version} is refused, as it was undone here: {newest.cause}",
-            f"See why: agentctl logs {newest.deployment_id}; then try again: agentctl retry {name}",
+            f"See why: agentctl logs {newest.deployment_id}; then try again: {again}",
         )
     if current is not None:
         yield from _look_at_current(host, name, current)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 _LONGEST = 60
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY = re.compile(r"(://[^?\s]*\?)\S+")
 
 
 def shown(value: object, written: str = "") -> str:
@@ -67,4 +70,6 @@ def _plain(word: str) -> str:
 
 
 def _cut(text: str) -> str:
+    """At most _LONGEST of it, and of URLs neither user nor query: they may have passwords."""
+    text = _QUERY.sub(r"\1...", _USER.sub("...@", text))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 21]}...{text[-18:]}"

@@ -159,10 +159,18 @@ def test_hold_says_who_why_and_how_long() -> None:
 
 
 def test_quarantine_and_mismatch_are_told() -> None:
-    refused = {"version": "1.216", "digest": "", "since": 1000.0, "cause": "it was undone"}
-    shown = lines(api.application(quarantined=[refused], health=OTHER))
+    last = failed("rolled_back")
+    digest = last["last"]["digest"]
+    refused = {"version": "1.216", "digest": digest, "since": 1000.0, "cause": "it was undone"}
+    shown = lines(api.application(quarantined=[refused], health=OTHER, **last))
     assert "refused:  1.216, 3 min ago: it was undone; to try it again: agentctl retry" in shown
     assert "reports:  version 1.214" in shown
+
+
+def test_what_retry_does_not_bring_is_told_how_to_deploy() -> None:
+    refused = {"version": "1.213", "digest": "ab" * 32, "since": 1000.0, "cause": "it was undone"}
+    shown = lines(api.application(quarantined=[refused]))
+    assert "to try it again: agentctl deploy --force BUNDLE" in shown
 
 
 def test_environment_is_told_without_values() -> None:

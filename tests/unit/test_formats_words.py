@@ -91,6 +91,23 @@ def test_rubbish_is_no_manifest(text: bytes, cause: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:pass@host/x?token=abc", "'http://...@host/x?...'"),
+        (
+            "s3://key@bucket/" + "x" * 90,
+            "'s3://...@bucket/xxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxx'",
+        ),
+        ("http://host/a@b", "'http://host/a@b'"),
+        ("what is this?", "'what is this?'"),
+    ],
+)
+def test_passwords_and_queries_of_urls_are_in_no_message(url: str, shown: str) -> None:
+    assert wording.shown(url) == shown
+    assert wording.shortened(url) == shown[1:-1]
+
+
 def test_values_in_messages() -> None:
     assert wording.shown("a\x1b[31m") == r"'a\x1b[31m'"
     assert wording.shown(420, "0644") == "0644"
