@@ -7,9 +7,9 @@ the last one are padding.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 
+from agent.archive import inflate
 from agent.archive.refusals import damaged, refused_bundle
 from agent.model.settings import Limits
 from agent.system.cancel import Cancel
@@ -17,7 +17,6 @@ from agent.system.cancel import Cancel
 RATIO_FROM_BYTES = 64 * 2**20  # below this much a bomb does no harm, and small files pack well
 _READ_BYTES = 64 * 1024
 _PIECE_BYTES = 256 * 1024
-_GZIP = 16 + zlib.MAX_WBITS
 
 
 class Gunzip:
@@ -37,17 +36,17 @@ class Gunzip:
         Raises AgentError: BUNDLE_DAMAGED where it is cut off or does not inflate,
         BUNDLE_REFUSED where it grows beyond the ratio.
         """
-        inflater = zlib.decompressobj(_GZIP)
-        waiting, begun = b"", False
+        inflater: inflate.Inflater | None = None
+        waiting = b""
         while True:
             if not waiting:
                 waiting = os.pread(self._fd, _READ_BYTES, self.consumed)
                 self.consumed += len(waiting)
                 self._cancel.check()
-            if inflater.eof or not begun:
-                waiting = waiting if not begun else waiting.lstrip(b"\0")
+            if inflater is None or inflater.eof:
+                waiting = waiting if inflater is None else waiting.lstrip(b"\0")
                 if waiting:
-                    inflater, begun = zlib.decompressobj(_GZIP), True
+                    inflater = inflate.gzip_member(waiting)
                 elif self.consumed >= self.size:
                     return
                 else:
@@ -55,8 +54,8 @@ class Gunzip:
             elif not waiting:
                 raise damaged("the gzip file is cut off: is it still being copied?")
             try:
-                piece = inflater.decompress(waiting, _PIECE_BYTES)
-            except zlib.error as error:
+                piece = inflate.decompress(inflater, waiting, _PIECE_BYTES)
+            except inflate.CannotInflate as error:
                 raise damaged(f"it cannot be inflated ({error})") from error
             waiting = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             self._count(len(piece))

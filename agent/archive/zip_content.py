@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 
-from agent.archive import names
+from agent.archive import inflate, names
 from agent.archive.member import Member
 from agent.archive.refusals import damaged, refused, shown
 from agent.archive.window import Window
@@ -51,6 +50,7 @@ class ZipContent:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._window = Window(fd)
+        self._crc32 = inflate.library().crc32
 
     def read(self, member: Member) -> bytes:
         """The packed bytes of a small entry."""
@@ -63,14 +63,13 @@ class ZipContent:
         """The content of a small entry from its packed bytes, its size and CRC checked."""
         content = packed
         if member.method == DEFLATED:
-            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             try:  # one byte more than it may be, so that a lie about the size is seen
-                content = inflater.decompress(packed, member.size + 1)
-            except zlib.error as error:
+                content, is_whole = inflate.whole(packed, member.size + 1)
+            except inflate.CannotInflate as error:
                 raise _bad_deflate(member) from error
-            if not inflater.eof or inflater.unused_data:
+            if not is_whole:
                 raise _bad_deflate(member, grown=len(content) > member.size)
-        _check(member, len(content), zlib.crc32(content))
+        _check(member, len(content), self._crc32(content, 0))
         return content
 
     def headers(self, _member: Member) -> bytes:
@@ -98,7 +97,7 @@ class ZipContent:
             size += len(piece)
             if size > member.size:
                 break
-            crc = zlib.crc32(piece, crc)
+            crc = self._crc32(piece, crc)
             yield piece
         _check(member, size, crc)
 
@@ -132,23 +131,16 @@ class ZipContent:
 
 def _inflated(member: Member, packed: Iterator[bytes], feed: Feed) -> Iterator[bytes]:
     """Inflate a big entry piece by piece."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    for piece in packed:
-        feed(piece)
-        waiting = piece
-        try:
-            while waiting and not inflater.eof:
-                yield inflater.decompress(waiting, _PIECE_BYTES)
-                waiting = inflater.unconsumed_tail
-            if inflater.unused_data or (waiting and inflater.eof):
-                raise _bad_deflate(member)
-        except zlib.error as error:
-            raise _bad_deflate(member) from error
-    while not inflater.eof:
-        rest = inflater.decompress(b"", _PIECE_BYTES)
-        if not rest:
-            raise _bad_deflate(member)
-        yield rest
+
+    def fed() -> Iterator[bytes]:
+        for piece in packed:
+            feed(piece)
+            yield piece
+
+    try:
+        yield from inflate.pieces(fed(), member.packed, _PIECE_BYTES)
+    except inflate.CannotInflate as error:
+        raise _bad_deflate(member) from error
 
 
 def _check(member: Member, size: int, crc: int) -> None:

@@ -12,7 +12,7 @@ from agent.archive import unpack
 from agent.model.errors import AgentError
 from agent.model.settings import Limits
 from agent.system.cancel import Cancel
-from tests import archives
+from tests import archives, inflating
 from tests.archives import Hostile
 from tests.trees import fingerprint
 
@@ -49,6 +49,10 @@ def yard(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("case", archives.HOSTILE, ids=lambda case: case.name)
 def test_hostile_archive_is_refused(case: Hostile, yard: Path) -> None:
+    refuse(case, yard)
+
+
+def refuse(case: Hostile, yard: Path) -> None:
     bundle = yard / "bundle"
     bundle.write_bytes(case.make())
     before = fingerprint(yard)
@@ -84,6 +88,20 @@ EARLY = [
     for case in archives.HOSTILE
     if not case.name.startswith("tgz") and not any(words in case.name for words in _LATE)
 ]
+
+
+INFLATED = [
+    case
+    for case in archives.HOSTILE
+    if case in archives.TGZS[len(archives.TARS) :]
+    or (case in archives.ZIPS and any(words in case.name for words in _LATE))
+]
+
+
+@pytest.mark.parametrize("case", INFLATED, ids=lambda case: case.name)
+def test_without_isal_it_is_refused_as_well(case: Hostile, yard: Path) -> None:
+    with inflating.by("zlib"):
+        refuse(case, yard)
 
 
 @pytest.mark.parametrize("case", EARLY, ids=lambda case: case.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import archives
+from tests import archives, inflating
 from tests.archives import APPSPEC, MTIME, ZipEntry, make_tar, make_zip, tar_entry
 from tests.unpacking import (
     MAKERS,
@@ -45,6 +45,14 @@ def test_unpacked_is_what_was_packed(tool: str, packed: Path, tmp_path: Path) ->
     assert result.files == 6
     assert result.bytes == sum(path.stat().st_size for path in packed.rglob("*") if path.is_file())
     assert (result.reused, result.warnings) == (0, ())
+    assert_index_matches(tmp_path / "new", tmp_path / "new.index")
+
+
+@pytest.mark.parametrize("tool", ["zip", "tar pax gz"])
+def test_without_isal_it_is_the_same(tool: str, packed: Path, tmp_path: Path) -> None:
+    with inflating.by("zlib"):
+        unpack_bundle(pack(tool, packed, tmp_path / "bundle.any"))
+    assert listing(tmp_path / "new") == listing(packed)
     assert_index_matches(tmp_path / "new", tmp_path / "new.index")
 
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A real file system that lasts: overlays on it need no copy, and the next run finds the bases.
 CACHE = Path("/var/tmp/deploy-agent-lab")
 SUITES = ("bookworm", "trixie")
+_NOT_THERE = {"bookworm": ("python3-isal",)}
 
 _COMMANDS = ("systemd-nspawn", "mmdebstrap", "journalctl", "nsenter", "unshare", "ip")
 # What makes minbase a host: systemd as PID 1, a bus, names for DynamicUser=, a network.
@@ -51,7 +52,7 @@ _CUSTOMIZE = (
 
 def ensure_base(suite: str) -> Path:
     """The root file system of a suite; the first caller on a machine builds it, others wait."""
-    names = (*_HOST_DEBS, *deb_dependencies())
+    names = (*_HOST_DEBS, *deb_dependencies(suite))
     recipe = "\n".join((suite, *names, *_CUSTOMIZE))
     base = CACHE / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -76,13 +77,17 @@ def missing() -> str:
     return f"needs {', '.join(lacking)}: .ci/debian-packages tests" if lacking else ""
 
 
-def deb_dependencies() -> list[str]:
-    """What our .deb depends on or recommends: hosts of the lab have no network to fetch it by."""
+def deb_dependencies(suite: str) -> list[str]:
+    """What our .deb depends on or recommends: hosts of the lab have no network to fetch it by.
+
+    apt leaves out what is recommended and not there.
+    """
     text = (ROOT / "packaging" / "debian" / "control").read_text()
     fields = re.findall(r"^(?:Depends|Recommends):((?:.*\n)(?:[ \t].*\n)*)", text, re.MULTILINE)
     clauses = [clause.strip() for field in fields for clause in field.split(",")]
     names = [re.split(r"[\s|(:]", clause)[0] for clause in clauses]
-    return [name for name in names if name and not name.startswith("$")]
+    not_there = _NOT_THERE.get(suite, ())
+    return [each for each in names if each and each[0] != "$" and each not in not_there]
 
 
 def _remove_unused(suite: str) -> None:

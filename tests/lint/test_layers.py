@@ -62,6 +62,7 @@ LIBRARIES = {
     "rich": ("agent/cli/progress.py",),
     "pathspec": ("agent/publish/ignore.py",),
     "cryptography": ("agent/system/ed25519.py",),
+    "isal": ("agent/archive/inflate.py",),
 }
 # (file, what it imports in a function): why
 LATE_IMPORTS = {
@@ -89,6 +90,7 @@ LATE_IMPORTS = {
     ("agent/remote/s3_requests.py", "agent.remote.aws"): "25 MB and 170 ms, the same: botocore",
     ("agent/system/late.py", "import_module()"): "what it is there for",
     ("agent/consul/calls.py", "consul"): "5 MB and 0.1 s, only where Consul is used",
+    ("agent/archive/inflate.py", "isal"): "0.7 MB of the idle daemon, only for an archive",
     ("agent/archive/folder.py", "tarfile"): "only for a folder as a bundle",
     ("agent/formats/wording.py", "difflib"): "the same: what was probably meant",
     ("agent/system/listeners.py", "psutil"): "1 MB, only for an address beyond loopback",
