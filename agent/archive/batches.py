@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from agent.archive import tar_reader
 from agent.archive.draft import BATCH, Draft
 from agent.archive.gunzip import Gunzip
-from agent.archive.known import Known, Stretch
-from agent.archive.member import EntryKind, Member
+from agent.archive.known import Stretch, no_stretch
+from agent.archive.known_records import KnownFiles
+from agent.archive.known_stream import KnownInStream
+from agent.archive.member import SMALL_BYTES, SPECIAL_BITS, EntryKind, Member
 from agent.archive.refusals import damaged, shown
-from agent.archive.roll import SPECIAL_BITS, Roll
+from agent.archive.roll import Roll
 from agent.archive.window import Window
 from agent.archive.zip_content import Feed, ZipContent
 
-SMALL_BYTES = 256 * 1024  # a file up to here is read in one piece
 _BATCH_BYTES = 512 * 1024
 _PIECE_BYTES = 256 * 1024
 
@@ -157,26 +159,55 @@ class SeekingBatches:
     """Batches of a zip or tar: its roll is complete, its content is read where it lies."""
 
     def __init__(
-        self, draft: Draft, roll: Roll, content: ZipContent | TarContent, end: int
+        self,
+        draft: Draft,
+        content: ZipContent | TarContent,
+        end: int,
+        *,
+        strip: int,
+        size: int,
+        known: KnownFiles | None = None,
     ) -> None:
+        """end: of the content; strip: as files are written; size: of what is in them, in all."""
         self._draft = draft
-        self._roll = roll
         self._end = end
+        self._strip = strip
+        self._size = size
+        self._known = known
+        self._rows: deque[Member] = deque()
         self._after = -1
+        self._are_all_read = False
         self._done = 0
         self.content = content
 
     def take(self) -> Batch:
-        """The next files."""
-        rows = self._draft.rows_after(self._after, self._roll.strip, self._end)
-        batch, size = [], 0
-        for member in rows:  # what is left out comes with the next batch
-            batch.append(member)
-            self._after = member.pos
-            size += member.size
-            if size > _BATCH_BYTES:
+        """The next files: each where it lies, so that it is read in order."""
+        files: list[Member] = []
+        known = no_stretch()
+        left = _BATCH_BYTES
+        while left > 0 and len(files) < BATCH:
+            self._read_rows()
+            before = self._rows[0].pos if self._rows else self._end
+            place = self._known.place() if self._known else None
+            if self._known and place is not None and place < before:
+                left -= self._known.take(known, files, before, left)
+            elif self._rows:
+                member = self._rows.popleft()
+                if place is not None and place < member.end:
+                    member = member._replace(end=place)
+                files.append(member)
+                left -= member.size
+            else:
                 break
-        return Batch(batch, Stretch([], []))
+        return Batch(files, known)
+
+    def _read_rows(self) -> None:
+        if self._rows or self._are_all_read:
+            return
+        self._rows.extend(self._draft.rows_after(self._after, self._strip, self._end))
+        self._are_all_read = not self._rows
+        if self._rows:
+            self._after = self._rows[-1].pos
 
     def note_done(self, size: int) -> None:
         """So many bytes of content were written or linked."""
@@ -184,7 +215,7 @@ class SeekingBatches:
 
     def progress(self) -> tuple[int, int]:
         """Bytes of content."""
-        return self._done, self._roll.bytes
+        return self._done, self._size
 
 
 class StreamBatches:
@@ -197,7 +228,7 @@ class StreamBatches:
         self._stream = tar_reader.PieceStream(pieces)
         self.content = StreamContent(self._stream)
         self._members = tar_reader.read_members(self._stream)
-        self._known = Known(draft, roll, self._stream)
+        self._known = KnownInStream(draft, roll, self._stream)
         self._end = 0  # of the entry read last, where headers may begin
 
     def take(self) -> Batch:
@@ -214,7 +245,7 @@ class StreamBatches:
     def _read_on(self) -> tuple[list[Member], Stretch, bool]:
         """Some entries, up to a big file's content; whether the stream ended."""
         found: list[Member] = []
-        known = Stretch([], [])
+        known = no_stretch()
         left = _BATCH_BYTES
         while left > 0 and len(found) < BATCH:
             self._stream.skip(max(0, self._end - self._stream.position()))

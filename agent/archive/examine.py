@@ -12,7 +12,6 @@ from agent.archive import kinds, zip_directory
 from agent.archive.draft import Draft
 from agent.archive.refusals import from_sqlite_error
 from agent.archive.roll import Roll
-from agent.archive.zip_content import LOCAL_BYTES
 from agent.model.settings import Limits
 
 # those of a host are its own affair
@@ -39,6 +38,6 @@ def examine(bundle: Path) -> None:
             roll = Roll(draft.db, _NO_LIMITS, os.fstat(fd).st_size)
             roll.add(zip_directory.read_members(fd, zip_directory.find_directory(fd)))
             roll.judge()
-            roll.refuse_overlaps(LOCAL_BYTES)
+            roll.refuse_overlaps()
     except sqlite3.Error as error:
         raise from_sqlite_error(error, f"examine {bundle}") from error

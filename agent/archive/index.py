@@ -20,15 +20,17 @@ from agent.model.errors import AgentError, Code
 # mtime_ns: of a file, else 0; one that the release before had with this content keeps its time.
 # digest: sha256 of the content or of the target, empty for a dir. raw: sha256 over the compressed
 # bytes of a file from a zip, else NULL. target: of a link.
-# pos, head, whole: of a file of a tgz that may be known again by its bytes, else NULL: where its
-# content lies in the tar, bytes of headers in front of it, sha256 over content and then headers,
-# but for the time in them.
+# pos, head, whole: of a small file that may be known again in another archive, else NULL.
+# Of a tgz: where its content lies in the tar, bytes of headers in front of it, sha256 over content
+# and then headers, but for the time in them. Of a zip, which is where raw is not NULL: where its
+# local header lies, bytes that this and the packed content take at least, its record in the
+# central directory but for times and place (zip_directory.without_times()).
 ENTRIES = """entries (
   path TEXT PRIMARY KEY, kind TEXT NOT NULL, mode INTEGER NOT NULL, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL, raw BLOB, target TEXT,
   pos INTEGER, head INTEGER, whole BLOB) WITHOUT ROWID"""
 BY_POS = "entries_by_pos ON entries (pos) WHERE pos IS NOT NULL"
-LEVEL = 2  # PRAGMA user_version; another one is for an index whose entries passed other rules
+LEVEL = 3  # PRAGMA user_version; another one is for an index whose entries passed other rules
 
 _SELECT = "SELECT path, kind, mode, size, mtime_ns, digest, raw, target FROM entries"
 

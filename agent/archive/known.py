@@ -1,50 +1,64 @@
-"""Files of a tgz that the old release's had, byte for byte, taken over without reading headers.
+"""Files that the old release's archive had as well, taken over without reading their headers.
 
-The index tells in which order the old archive had its files, how many bytes each took, and their
-digest, headers and all but for the time. Where the next bytes of the stream have it, they are that
-entry again: it passed the rules then, and is written down by one statement for a whole stretch of
-them. Its time stays the old one: a build stamps all files anew.
+The index tells in which order the old archive had its files, and what each looked like there, but
+for what every build makes anew. Where the new archive goes on with the same, it is that entry
+again: it passed the rules then, and is written down by one statement for a whole stretch of them.
+Its time stays the old one: a build stamps all files anew.
 """
 
 from __future__ import annotations
 
-import hashlib
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from agent.archive import tar_reader
-from agent.archive.draft import Draft
+from agent.archive import zip_record
+from agent.archive.draft import Draft, Expected
 from agent.archive.maker import Wish
+from agent.archive.member import EntryKind, Member
 from agent.archive.roll import Roll
-from agent.archive.tar_reader import BLOCK, PieceStream
 
 _LONGEST_PAUSE = 32
 
 
 class Stretch(NamedTuple):
-    """Files as the maker is asked to link them, and their content, in case it cannot."""
+    """Files as the maker is asked to link them, and their packed content, in case it cannot.
+
+    records: of a zip, what without_times() gave of them; else none.
+    """
 
     wishes: list[Wish]
     contents: list[bytes]
+    records: list[bytes]
+
+    def member(self, number: int) -> Member:
+        """A file of it, as far as unpacking its content needs it."""
+        folder, name, mode, size, mtime_ns, _ = self.wishes[number]
+        path = f"{folder}/{name}"
+        if self.records:
+            return zip_record.to_member(self.records[number], 0, path, size, 0)
+        return Member(0, path, EntryKind.FILE, mode, size, mtime_ns)
 
 
-class Known:
-    """Compares a stream with what the old release's archive had at the same place."""
+def no_stretch() -> Stretch:
+    """One without files."""
+    return Stretch([], [], [])
 
-    def __init__(self, draft: Draft, roll: Roll, stream: PieceStream) -> None:
+
+class Known(ABC):
+    """Compares an archive with what the old release's had at the same place."""
+
+    def __init__(self, draft: Draft, roll: Roll, *, is_zip: bool) -> None:
         self._draft = draft
         self._roll = roll
-        self._stream = stream
+        self._has_any = draft.has_expected(is_zip=is_zip)
         self._rows = draft.expected_after(-1)
-        self._next = next(self._rows, None)
-        self._has_any = self._next is not None
-        self._first = self._last = self._shift = 0  # the stretch that goes on
+        self._next: Expected | None = next(self._rows, None) if self._has_any else None
+        self._first = self._last = -1  # the stretch that goes on
+        self._shift = self._record = 0
         self._misses = self._pause = 0
 
     def take(self, found: Stretch, room: int) -> int:
-        """Add the files that follow, of about `room` bytes at most; the bytes that they take.
-
-        The stream stands behind them then.
-        """
+        """Add the files that follow, of about `room` bytes at most; the bytes that they take."""
         if self._next is None or self._pause:
             self._pause = max(0, self._pause - 1)
             return 0
@@ -58,42 +72,22 @@ class Known:
             self._pause, self._misses = self._misses, min(2 * self._misses + 1, _LONGEST_PAUSE)
         return taken
 
+    @abstractmethod
     def _step(self, found: Stretch, room: int) -> int:
-        """Add files as long as they lie in the same piece of the stream; as take()."""
-        if (row := self._next) is None:
-            return 0
-        _, _, size, _, _, head, _ = row
-        there, first = self._stream.ahead(head + size + -size % BLOCK)
-        at, start = first, self._stream.position() - first
-        while row is not None and at - first < room:
-            path, mode, size, mtime_ns, pos, head, whole = row
-            begin = at + head
-            end = begin + size + -size % BLOCK
-            if end > len(there):
-                break
-            content = there[begin : begin + size]
-            digest = hashlib.sha256(content)
-            tar_reader.feed_headers(digest.update, there[at:begin])
-            if digest.digest() != whole:
-                break
-            if start + begin - pos != self._shift or not self._last:
-                self.end_stretch()
-                self._first, self._shift = pos, start + begin - pos
-            self._last = pos
-            folder, _, name = path.rpartition("/")
-            found.wishes.append((folder, name, mode, size, mtime_ns, None))
-            found.contents.append(content)
-            at = end
-            row = next(self._rows, None)
-        self._next = row
-        self._stream.skip(at - first)
-        return at - first
+        """Add files as far as they can be seen at once; as take()."""
+
+    def _extend(self, pos: int, shift: int, record: int = 0) -> None:
+        """Have the old entry at `pos` in the stretch that goes on, or begin one with it."""
+        if shift != self._shift or self._last < 0:
+            self.end_stretch()
+            self._first, self._shift, self._record = pos, shift, record
+        self._last = pos
 
     def end_stretch(self) -> None:
         """Write down the stretch that goes on, if there is one."""
-        if self._last:
-            self._draft.note_known(self._first, self._last, self._shift)
-        self._last = 0
+        if self._last >= 0:
+            self._draft.note_known(self._first, self._last, self._shift, self._record)
+        self._last = -1
 
     def pass_by(self, path: str) -> None:
         """An entry was read by its headers: what was behind it then is expected now."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+SMALL_BYTES = 256 * 1024  # a file up to here is read in one piece
+SPECIAL_BITS = 0o7000
+
 
 class EntryKind(StrEnum):
     """What an entry is. The values are stored in the index."""
@@ -22,6 +25,7 @@ class Member(NamedTuple):
     path:    from a reader: the decoded name as it stands; from the roll: a clean path.
     target:  of a link, else None.
     packed:  bytes that the content takes in the archive; method, crc: of a zip.
+    record:  of a zip's entry that may be known again by it: see index.py, column whole.
     end, old_digest, old_raw, old_mtime_ns: known to the roll only: where the next entry begins,
              and digests and time of a file of the old release that looks the same, else None.
     """
@@ -36,6 +40,7 @@ class Member(NamedTuple):
     packed: int = 0
     method: int = 0
     crc: int = 0
+    record: bytes | None = None
     end: int = 0
     old_digest: bytes | None = None
     old_raw: bytes | None = None

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from agent.archive import kinds, names, tar_reader
-from agent.archive.batches import SMALL_BYTES, Content
+from agent.archive.batches import Content
 from agent.archive.draft import Draft
 from agent.archive.gunzip import Gunzip
 from agent.archive.index import Entry, Index
-from agent.archive.member import EntryKind, Member
+from agent.archive.member import SMALL_BYTES, EntryKind, Member
 from agent.archive.refusals import from_sqlite_error
 from agent.archive.removal import remove_tree
 from agent.archive.roll import Roll

@@ -11,17 +11,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from agent.archive import names
-from agent.archive.draft import KNOWN_TWICE, TAKE_OVER
+from agent.archive.draft import KNOWN_TWICE, OVERLAPS, TAKE_OVER
 from agent.archive.gunzip import RATIO_FROM_BYTES
 from agent.archive.maker import Wish
-from agent.archive.member import EntryKind, Member
+from agent.archive.member import SPECIAL_BITS, EntryKind, Member
 from agent.archive.refusals import refused, refused_bundle, shown
+from agent.archive.zip_content import LOCAL_BYTES
 from agent.model.errors import AgentError
 from agent.model.settings import Limits
 
 _FILE_BITS = 0o755  # kept of a mode; never writable by others, no setuid, setgid, sticky
 _OWNER_BITS = 0o600
-SPECIAL_BITS = 0o7000
 _LINK_HOPS = 40  # the kernel's own limit
 
 
@@ -65,8 +65,8 @@ class Roll:
         """Write down what admit() gave."""
         try:
             self._db.executemany(
-                "INSERT INTO scratch.members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (member[:2] + member[3:10] for member in members),
+                "INSERT INTO scratch.members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (member[:2] + member[3:11] for member in members),
             )
         except sqlite3.IntegrityError as error:
             raise refused(self._last, "lies in the same place as another entry") from error
@@ -127,15 +127,11 @@ class Roll:
         for path, target in self._db.execute(links):
             self._check_link(path, target)
 
-    def refuse_overlaps(self, head_bytes: int) -> None:
-        """Refuse an entry that reaches into the next: position, head and packed bytes."""
-        found = self._db.execute(
-            "SELECT path FROM scratch.members m WHERE pos + ? + packed > (SELECT n.pos"
-            " FROM scratch.members n WHERE n.pos > m.pos ORDER BY n.pos LIMIT 1) LIMIT 1",
-            (head_bytes,),
-        ).fetchone()
-        if found:
-            raise refused(found[0], "overlaps with the entry behind it")
+    def refuse_overlaps(self) -> None:
+        """Refuse an entry of a zip that reaches into the next, whether known from before or not."""
+        for query in OVERLAPS:
+            if found := self._db.execute(query, {"head": LOCAL_BYTES}).fetchone():
+                raise refused(found[0], "overlaps with the entry behind it")
 
     def folders(self) -> Iterator[str]:
         """Every folder, parents first."""

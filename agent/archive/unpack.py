@@ -22,13 +22,14 @@ from agent.archive.batches import Batches, SeekingBatches, StreamBatches, TarCon
 from agent.archive.draft import Draft
 from agent.archive.gunzip import Gunzip
 from agent.archive.index import LEVEL, Index
+from agent.archive.known_records import KnownFiles, KnownRecords
 from agent.archive.member import Member
 from agent.archive.refusals import from_sqlite_error
 from agent.archive.roll import Roll
 from agent.archive.space import Space
 from agent.archive.tree import Tree, make_root
 from agent.archive.writer import Work, write_files
-from agent.archive.zip_content import LOCAL_BYTES, ZipContent
+from agent.archive.zip_content import ZipContent
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.model.settings import Limits
 from agent.system.cancel import Cancel
@@ -70,8 +71,10 @@ def unpack(
                 roll = Roll(draft.db, limits, os.fstat(fd).st_size)
                 if kind is kinds.Kind.TGZ:
                     linked = _unpack_stream(request, fd, draft, roll)
+                elif kind is kinds.Kind.ZIP:
+                    linked = _unpack_zip(request, fd, draft, roll)
                 else:
-                    linked = _unpack_seeking(request, fd, kind, draft, roll)
+                    linked = _unpack_tar(request, fd, draft, roll)
     except sqlite3.Error as error:
         raise from_sqlite_error(error, f"unpack {bundle}") from error
     except AgentError as error:
@@ -101,20 +104,41 @@ def open_seeking(
     return members, TarContent(fd), os.fstat(fd).st_size
 
 
-def _unpack_seeking(request: _Request, fd: int, kind: kinds.Kind, draft: Draft, roll: Roll) -> int:
-    """Unpack a zip or tar; the count of linked files."""
-    members, content, end = open_seeking(fd, kind)
+def _unpack_tar(request: _Request, fd: int, draft: Draft, roll: Roll) -> int:
+    """Unpack a tar; the count of linked files."""
+    members, content, end = open_seeking(fd, kinds.Kind.TAR)
     roll.add(_cancellable(members, request.cancel))
     roll.judge()
-    if kind is kinds.Kind.ZIP:
-        roll.refuse_overlaps(LOCAL_BYTES)
+    batches = SeekingBatches(draft, content, end, strip=roll.strip, size=roll.bytes)
+    return _write_seeking(request, batches, draft, roll, strip=roll.strip)
+
+
+def _unpack_zip(request: _Request, fd: int, draft: Draft, roll: Roll) -> int:
+    """Unpack a zip; the count of linked files."""
+    records = zip_directory.Records(fd, zip_directory.find_directory(fd))
+    roll.note(KnownRecords(draft, roll, records).admitted(request.cancel))
+    roll.judge()
+    roll.refuse_overlaps()
+    content = ZipContent(fd)
+    known = KnownFiles(draft, content, records)
+    # known files are linked by the paths that they have in the archive
+    strip = 0 if known.has_any else roll.strip
+    batches = SeekingBatches(
+        draft, content, records.content_end, strip=strip, size=roll.bytes, known=known
+    )
+    return _write_seeking(request, batches, draft, roll, strip=strip)
+
+
+def _write_seeking(
+    request: _Request, batches: SeekingBatches, draft: Draft, roll: Roll, *, strip: int
+) -> int:
+    """Write what is judged; the count of linked files. strip: as files are written."""
     space = Space(request.tree.parent, request.limits)
-    space.check(*draft.needed(roll.strip, space.block()))
-    batches = SeekingBatches(draft, roll, content, end)
+    space.check(*draft.needed(strip, space.block()))
     exact = _make_root(request.tree)
-    work = _work(request, batches, draft, strip=roll.strip, exact=exact)
+    work = _work(request, batches, draft, strip=strip, exact=exact)
     linked = write_files(work, when_read=lambda: _fill(draft, roll))
-    _finish(request.tree, roll, strip=roll.strip, exact=exact)
+    _finish(request.tree, roll, strip=strip, exact=exact)
     draft.finish()
     return linked
 

@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 from agent.archive import tar_reader
 from agent.archive.ahead import ahead
-from agent.archive.batches import SMALL_BYTES, Batch, Batches
+from agent.archive.batches import Batch, Batches
 from agent.archive.draft import Draft
 from agent.archive.known import Stretch
 from agent.archive.make_queue import MakeQueue
 from agent.archive.maker import Wish
-from agent.archive.member import Member
+from agent.archive.member import SMALL_BYTES, Member
 from agent.archive.refusals import refused
 from agent.archive.space import Space
 from agent.archive.tree import Tree, write_all
@@ -149,7 +149,7 @@ class _Making(NamedTuple):
     """Files that the queue was asked for: the known ones, then the others."""
 
     wishes: list[Wish]
-    known: list[bytes]
+    known: Stretch
     files: list[_Small]
 
 
@@ -214,22 +214,20 @@ class _Writer:
                 content = next(contents)
                 digest = raw if content is packed else hashlib.sha256(content).digest()
             wishes.append(self._files.wish(member, content))
-            if is_zip and content is None and raw == member.old_raw:
-                continue  # all of it stands in the old index
             time = _time(member, is_same=content is None)
             rows.append((member.pos, time, digest, raw if is_zip else None, head, whole))
         self._files.queue.put(wishes)
-        self._making.append(_Making(wishes, batch.known.contents, batch.files))
+        self._making.append(_Making(wishes, batch.known, batch.files))
         self._work.draft.note_written(rows)
         self.settle(leave=_MAKING)
-        self._note_done(sum(file.member.size for file in batch.files))
+        self._note_done(sum(wish[3] for wish in wishes))
 
     def settle(self, *, leave: int) -> None:
         """See that all batches are made but the last ones; what the queue could not do is done."""
         while len(self._making) > leave:
             making = self._making.popleft()
             failed = self._files.queue.take()
-            self.linked += len(making.known) + sum(file.is_same for file in making.files)
+            self.linked += len(making.known.wishes) + sum(file.is_same for file in making.files)
             for number in failed:
                 content = making.wishes[number][-1]
                 if content is None:
@@ -239,9 +237,10 @@ class _Writer:
 
     def _content_again(self, making: _Making, number: int) -> bytes:
         """The content of a file that could not be linked."""
-        if number < len(making.known):
-            return making.known[number]
-        file = making.files[number - len(making.known)]
+        known = making.known
+        if number < len(known.wishes):
+            return self._content.unpacked(known.member(number), known.contents[number])
+        file = making.files[number - len(known.wishes)]
         return self._content.unpacked(file.member, file.packed)
 
     def _make_big(self, member: Member) -> tuple[int, bytes, bytes]:

@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 
-from agent.archive import inflate, names
+from agent.archive import inflate, names, zip_record
 from agent.archive.member import Member
 from agent.archive.refusals import damaged, refused, shown
 from agent.archive.window import Window
@@ -19,6 +19,7 @@ STORED = 0
 DEFLATED = 8
 METHODS = (STORED, DEFLATED)
 LOCAL_BYTES = 30  # a local header without name and extra fields
+
 
 Feed = Callable[[bytes], object]
 
@@ -58,6 +59,20 @@ class ZipContent:
         if len(packed) < member.packed:
             raise damaged(f"entry {shown(member.path)} is cut off")
         return packed
+
+    def read_alike(self, pos: int, record: bytes, end: int) -> bytes | None:
+        """The packed bytes of a small entry if its local header just repeats its record.
+
+        record: as zip_record.without_times() gives it. None: it takes a look by read().
+        """
+        packed_bytes, name_bytes = zip_record.lengths(record)
+        header = self._window.read(pos, LOCAL_BYTES + name_bytes)
+        if not header.startswith(_LOCAL_MAGIC) or not zip_record.is_repeated(header, record):
+            return None
+        start = pos + len(header) + int.from_bytes(header[28:LOCAL_BYTES], "little")
+        if start + packed_bytes > end:
+            return None
+        return self._window.read(start, packed_bytes)
 
     def unpacked(self, member: Member, packed: bytes) -> bytes:
         """The content of a small entry from its packed bytes, its size and CRC checked."""

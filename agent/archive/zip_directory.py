@@ -14,9 +14,10 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agent.archive import zip_content
-from agent.archive.member import EntryKind, Member
+from agent.archive import zip_content, zip_record
+from agent.archive.member import SMALL_BYTES, SPECIAL_BITS, EntryKind, Member
 from agent.archive.refusals import damaged, refused, refused_bundle, shown
+from agent.archive.zip_record import IN_ZIP64
 from agent.model.errors import AgentError
 
 _END = struct.Struct("<4s4H2LH")
@@ -30,7 +31,6 @@ _ENTRY_MAGIC = b"PK\x01\x02"
 _LENGTHS = slice(9, 12)  # of name, extra fields and comment
 _EXTRA = struct.Struct("<HH")
 _COMMENT_MAX = 0xFFFF
-_IN_ZIP64 = 0xFFFFFFFF  # the true number stands in the zip64 extra field
 _ZIP64_EXTRA = 0x0001
 _TIME_EXTRA = 0x5455
 
@@ -65,7 +65,7 @@ def find_directory(fd: int) -> Directory:
     if tail[max(0, at - _LOCATOR64.size) : at].startswith(_LOCATOR64_MAGIC):
         end = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)[2]
         directory = _read_end64(fd, end, start + at - _LOCATOR64.size, directory)
-    elif offset == _IN_ZIP64 or length == _IN_ZIP64:
+    elif offset == IN_ZIP64 or length == IN_ZIP64:
         raise damaged("the zip64 end record is missing")
     if disk not in (0, 0xFFFF) or first_disk not in (0, 0xFFFF) or here != count:
         raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
@@ -78,35 +78,83 @@ def find_directory(fd: int) -> Directory:
     return directory
 
 
+class Records:
+    """The central directory, record by record. content_end: where it begins.
+
+    read: how many records were passed. Methods raise AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED)
+    at the first entry that breaks a rule.
+    """
+
+    def __init__(self, fd: int, directory: Directory) -> None:
+        self._fd = fd
+        self._links = zip_content.ZipContent(fd)
+        self._directory = directory
+        self._base, self._end = directory.offset, directory.offset + directory.size
+        self._buffer, self._at = b"", 0
+        self.content_end = directory.offset
+        self.passed = 0
+
+    def ahead(self) -> tuple[bytes, int, int]:
+        """Some bytes, where in them the next record begins, and where they begin in the file.
+
+        The next record is whole in them, if there is one.
+        """
+        base, at, there = self._base, self._at, len(self._buffer)
+        if there - at < _ENTRY.size + 3 * _COMMENT_MAX and base + there < self._end:
+            self._base, self._at = base + at, 0
+            size = min(_READ_BYTES, self._end - self._base)
+            self._buffer = os.pread(self._fd, size, self._base)
+        return self._buffer, self._at, self._base
+
+    def skip(self, to: int, count: int) -> None:
+        """Go on at this place of the bytes that ahead() gave, behind so many records."""
+        self._at = to
+        self.passed += count
+
+    def next(self) -> Member | None:
+        """The next entry, a link with its target; None at the end."""
+        buffer, at, base = self.ahead()
+        if base + at >= self._end:
+            if self.passed != self._directory.entries:
+                wanted = self._directory.entries
+                raise damaged(f"it should hold {wanted} entries, but lists {self.passed}")
+            return None
+        member, end = self._parse(buffer, at)
+        self.skip(end, 1)
+        if member.kind is EntryKind.LINK:
+            return member._replace(target=_read_link(self._links, member))
+        return member
+
+    def again(self, place: int) -> Member:
+        """The file whose record was passed, and lies at this place of the zip."""
+        size = min(zip_record.LONGEST + zip_record.LEFT_OUT, self._end - place)
+        return self._parse(os.pread(self._fd, size, place), 0)[0]
+
+    def _parse(self, buffer: bytes, at: int) -> tuple[Member, int]:
+        """The entry whose record begins at this place of the buffer, and where it ends."""
+        if at + _ENTRY.size > len(buffer):
+            raise damaged("the central directory is cut off")
+        fields = _ENTRY.unpack_from(buffer, at)
+        name_bytes, extra_bytes, comment_bytes = fields[_LENGTHS]
+        name_end = at + _ENTRY.size + name_bytes
+        extra_end = name_end + extra_bytes
+        end = extra_end + comment_bytes
+        if fields[0] != _ENTRY_MAGIC or end > len(buffer):
+            raise damaged("the central directory is damaged")
+        name = buffer[at + _ENTRY.size : name_end]
+        record = zip_record.without_times(buffer, at, name_bytes, extra_bytes, end)
+        extra = buffer[name_end:extra_end]
+        return _to_member(name, extra, fields, record, self.content_end), end
+
+
 def read_members(fd: int, directory: Directory) -> Iterator[Member]:
     """Every entry of the central directory, in its order; the links with their targets.
 
     Raises AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED) at the first entry that breaks a rule.
     """
-    links = zip_content.ZipContent(fd)
-    base, end = directory.offset, directory.offset + directory.size
-    buffer, at, count = b"", 0, 0
-    while base + at < end:
-        if len(buffer) - at < _ENTRY.size + 3 * _COMMENT_MAX and base + len(buffer) < end:
-            base, at = base + at, 0
-            buffer = os.pread(fd, min(_READ_BYTES, end - base), base)
-        if base + at + _ENTRY.size > end:
-            raise damaged("the central directory is cut off")
-        fields = _ENTRY.unpack_from(buffer, at)
-        name_bytes, extra_bytes, comment_bytes = fields[_LENGTHS]
-        at += _ENTRY.size
-        name = buffer[at : at + name_bytes]
-        extra = buffer[at + name_bytes : at + name_bytes + extra_bytes]
-        at += name_bytes + extra_bytes + comment_bytes
-        if fields[0] != _ENTRY_MAGIC or at > len(buffer):
-            raise damaged("the central directory is damaged")
-        member = _to_member(name, extra, fields, directory.offset)
-        if member.kind is EntryKind.LINK:
-            member = member._replace(target=_read_link(links, member))
-        count += 1
+    records = Records(fd, directory)
+    while (member := records.next()) is not None:
         yield member
-    if count != directory.entries:
-        raise damaged(f"it should hold {directory.entries} entries, but lists {count}")
 
 
 def _find_end(tail: bytes) -> int:
@@ -134,19 +182,22 @@ def _read_end64(fd: int, offset: int, locator: int, old: Directory) -> Directory
     if disk or first_disk or here != count:
         raise refused_bundle("it is one part of a zip in several parts", _PLAIN_ZIP)
     new = Directory(start, length, count)
-    if old.offset not in (start, _IN_ZIP64) or old.size not in (length, _IN_ZIP64):
+    if old.offset not in (start, IN_ZIP64) or old.size not in (length, IN_ZIP64):
         raise damaged("its two end records contradict each other")
     if old.entries not in (count, 0xFFFF):
         raise damaged("its two end records contradict each other")
     return new
 
 
-def _to_member(raw_name: bytes, extra: bytes, fields: tuple[int, ...], content_end: int) -> Member:
+def _to_member(
+    raw_name: bytes, extra: bytes, fields: tuple[int, ...], record: bytes | None, content_end: int
+) -> Member:
     """One entry. fields: as _ENTRY has them."""
     _, host, flags, method, time, date, crc, packed, size, _, _, _, disk, attributes, pos = fields
     name = zip_content.decode_name(raw_name, flags)
-    if _IN_ZIP64 in (size, packed, pos):
+    if IN_ZIP64 in (size, packed, pos):
         size, packed, pos = _sizes64((size, packed, pos), extra, name)
+        record = None
     if flags & _REFUSED_FLAGS or method not in zip_content.METHODS:
         raise _not_supported(name, flags, method)
     if disk not in (0, 0xFFFF):
@@ -160,7 +211,22 @@ def _to_member(raw_name: bytes, extra: bytes, fields: tuple[int, ...], content_e
     elif method == zip_content.STORED and packed != size:
         raise refused(name, f"is stored, but takes {packed} bytes for its size of {size}")
     mtime_ns = _seconds(date, time, extra) * 10**9
-    return Member(pos, name, kind, mode, size, mtime_ns, None, packed, method, crc, content_end)
+    if not _is_known_again(kind, mode, max(size, packed), record):
+        record = None
+    return Member(
+        pos, name, kind, mode, size, mtime_ns, None, packed, method, crc, record, content_end
+    )
+
+
+def _is_known_again(kind: EntryKind, mode: int, size: int, record: bytes | None) -> bool:
+    """Whether a later zip's entry may be known by its record. What gives a warning is not."""
+    return (
+        kind is EntryKind.FILE
+        and size <= SMALL_BYTES
+        and not mode & SPECIAL_BITS
+        and record is not None
+        and len(record) <= zip_record.LONGEST
+    )
 
 
 def _not_supported(name: str, flags: int, method: int) -> AgentError:
@@ -188,7 +254,7 @@ def _sizes64(numbers: tuple[int, int, int], extra: bytes, name: str) -> tuple[in
     value = _extra_field(extra, _ZIP64_EXTRA)
     found = []
     for number in numbers:
-        if number == _IN_ZIP64:
+        if number == IN_ZIP64:
             if len(value) < 8:
                 raise damaged(f"the zip64 numbers of entry {shown(name)} are missing")
             found.append(int.from_bytes(value[:8], "little"))
