@@ -36,6 +36,8 @@ class ZipEntry:
     crc: int | None = None
     offset: int | None = None
     extra: bytes = b""
+    comment: bytes = b""
+    date: int = 0x5C21
     disk: int = 0
     local: ZipEntry | None = None
 
@@ -61,10 +63,11 @@ def local_part(entry: ZipEntry) -> bytes:
     crc, packed, size = _numbers(head)
     return (
         struct.pack(
-            "<4s5H3L2H", b"PK\3\4", 20, head.flags, head.method, 0, 0x5C21,
-            crc, packed, size, len(head.name), 0,
+            "<4s5H3L2H", b"PK\3\4", 20, head.flags, head.method, 0, head.date,
+            crc, packed, size, len(head.name), len(head.extra),
         )
         + head.name
+        + head.extra
         + _packed(entry)
     )  # fmt: skip
 
@@ -75,30 +78,36 @@ def central_part(entry: ZipEntry, offset: int) -> bytes:
     offset = offset if entry.offset is None else entry.offset
     return (
         struct.pack(
-            "<4s2B5H3L5H2L", b"PK\1\2", 63, entry.host, 20, entry.flags, entry.method, 0, 0x5C21,
-            crc, packed, size, len(entry.name), len(entry.extra), 0, entry.disk, 0,
+            "<4s2B5H3L5H2L", b"PK\1\2", 63, entry.host, 20, entry.flags, entry.method,
+            0, entry.date, crc, packed, size,
+            len(entry.name), len(entry.extra), len(entry.comment), entry.disk, 0,
             entry.mode << 16, offset,
         )
         + entry.name
         + entry.extra
+        + entry.comment
     )  # fmt: skip
 
 
 def make_zip(
     *entries: ZipEntry,
     count: int | None = None,
+    listed: list[int] | None = None,
     disk: int = 0,
     before: bytes = b"",
     after: bytes = b"",
     comment: bytes = b"",
 ) -> bytes:
-    """A zip with the entries as they are told. before, after: bytes around it."""
+    """A zip with the entries as they are told.
+
+    listed: their numbers in the order of the directory. before, after: bytes around it.
+    """
     locals_, centrals, offset = [], [], 0
     for entry in entries:
         centrals.append(central_part(entry, offset))
         locals_.append(local_part(entry))
         offset += len(locals_[-1])
-    directory = b"".join(centrals)
+    directory = b"".join(centrals if listed is None else [centrals[n] for n in listed])
     count = len(entries) if count is None else count
     end = struct.pack(
         "<4s4H2LH", b"PK\5\6", disk, disk, count, count, len(directory), offset, len(comment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from agent.archive import unpack
 from agent.archive.index import Index
+from agent.model.errors import AgentError
 from agent.model.settings import Limits
 from agent.system.cancel import Cancel
 from tests import archives
@@ -117,6 +119,42 @@ def assert_index_matches(tree: Path, index: Path) -> None:
             assert digest == hashlib.sha256(target.encode()).digest()
         else:
             assert (kind, mode, size, mtime_ns, digest, target) == ("dir", 0o755, 0, 0, b"", None)
+
+
+def rows(index: Path) -> list[tuple[object, ...]]:
+    """The index with all its columns, those for finding entries again among them."""
+    with sqlite3.connect(index) as database:
+        return database.execute("SELECT * FROM entries ORDER BY path").fetchall()
+
+
+def redeploy(where: Path, before: bytes, after: bytes, limits: Limits = LIMITS) -> unpack.Unpacked:
+    """Unpack `before` as old, `after` as new, and `after` again as plain, without reuse."""
+    (where / "old.bundle").write_bytes(before)
+    unpack_bundle(where / "old.bundle", "old")
+    bundle = where / "new.bundle"
+    bundle.write_bytes(after)
+    result = unpack_bundle(bundle, reuse=(where / "old", where / "old.index"), limits=limits)
+    plain = unpack_bundle(bundle, "plain", limits=limits)
+    assert (result.files, result.bytes, result.warnings) == (
+        plain.files,
+        plain.bytes,
+        plain.warnings,
+    )
+    assert listing(where / "new") == listing(where / "plain")
+    assert rows(where / "new.index") == rows(where / "plain.index")
+    assert_index_matches(where / "new", where / "new.index")
+    return result
+
+
+def outcome(bundle: Path, name: str, reuse: tuple[Path, Path] | None) -> object:
+    """What an unpacking comes to, in all that must not depend on what was there before."""
+    where = bundle.parent
+    try:
+        result = unpack_bundle(bundle, name, reuse=reuse)
+    except AgentError as error:
+        return error.code
+    found = (result.files, result.bytes, result.warnings)
+    return found, listing(where / name), rows(where / f"{name}.index")
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:

@@ -17,8 +17,6 @@ from agent.archive.maker import Wish
 from agent.archive.member import EntryKind, Member
 from agent.archive.roll import Roll
 
-_LONGEST_PAUSE = 32
-
 
 class Stretch(NamedTuple):
     """Files as the maker is asked to link them, and their packed content, in case it cannot.
@@ -45,7 +43,12 @@ def no_stretch() -> Stretch:
 
 
 class Known(ABC):
-    """Compares an archive with what the old release's had at the same place."""
+    """Compares an archive with what the old release's had at the same place.
+
+    longest_pause: entries that stand in another order are not looked for at every place.
+    """
+
+    longest_pause = 0
 
     def __init__(self, draft: Draft, roll: Roll, *, is_zip: bool) -> None:
         self._draft = draft
@@ -68,8 +71,9 @@ class Known(ABC):
         if taken:
             self._roll.admit_known(found.wishes[count:])
             self._misses = 0
-        else:  # entries that stand in another order are not looked for at every place
-            self._pause, self._misses = self._misses, min(2 * self._misses + 1, _LONGEST_PAUSE)
+        else:
+            self._pause = self._misses
+            self._misses = min(2 * self._misses + 1, self.longest_pause)
         return taken
 
     @abstractmethod

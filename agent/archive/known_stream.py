@@ -18,6 +18,8 @@ from agent.archive.tar_reader import BLOCK, PieceStream
 class KnownInStream(Known):
     """Compares a stream with the old release's tgz. The stream stands behind what take() gave."""
 
+    longest_pause = 32
+
     def __init__(self, draft: Draft, roll: Roll, stream: PieceStream) -> None:
         super().__init__(draft, roll, is_zip=False)
         self._stream = stream

@@ -21,9 +21,18 @@ from hypothesis import strategies as st
 from agent.archive import unpack
 from agent.model.errors import AgentError, Code
 from agent.model.settings import Limits
+from tests import unpacking
 from tests.archives import APPSPEC, MTIME, make_tar, pax_entry, pax_record, tar_entry
 from tests.lint.source import ROOT
-from tests.unpacking import BIG, LIMITS, assert_index_matches, listing, unpack_bundle
+from tests.unpacking import (
+    BIG,
+    LIMITS,
+    assert_index_matches,
+    listing,
+    outcome,
+    rows,
+    unpack_bundle,
+)
 
 OCTAL_MTIME = b"%011o\0" % MTIME
 SPEC = tar_entry(b"appspec.yml", APPSPEC)
@@ -43,12 +52,6 @@ def write_tgz(path: Path, *entries: bytes) -> Path:
     return path
 
 
-def rows(index: Path) -> list[tuple[object, ...]]:
-    """The index with all its columns, those for finding entries again among them."""
-    with sqlite3.connect(index) as database:
-        return database.execute("SELECT * FROM entries ORDER BY path").fetchall()
-
-
 def mark_old(where: Path) -> None:
     """Write a digest into the old index that no content has: it tells what is taken over."""
     with sqlite3.connect(where / "old.index") as database:
@@ -62,21 +65,12 @@ def marked(index: Path) -> set[str]:
 def redeploy(
     where: Path, before: list[bytes], after: list[bytes], limits: Limits = LIMITS
 ) -> unpack.Unpacked:
-    """Unpack `before` as old, `after` as new, and `after` again as plain, without reuse."""
-    unpack_bundle(write_tgz(where / "old.tgz", *before), "old")
-    bundle = write_tgz(where / "new.tgz", *after)
-    result = unpack_bundle(bundle, reuse=(where / "old", where / "old.index"), limits=limits)
-    plain = unpack_bundle(bundle, "plain", limits=limits)
-    assert (result.files, result.bytes, result.warnings) == (
-        plain.files,
-        plain.bytes,
-        plain.warnings,
-    )
-    assert listing(where / "new") == listing(where / "plain")
-    assert rows(where / "new.index") == rows(where / "plain.index")
-    assert_index_matches(where / "new", where / "new.index")
+    """As unpacking.redeploy(), and `after` once more as again, with what is old marked."""
+    bundles = [gzip.compress(make_tar(*entries), 1) for entries in (before, after)]
+    result = unpacking.redeploy(where, *bundles, limits=limits)
     mark_old(where)
-    unpack_bundle(bundle, "again", reuse=(where / "old", where / "old.index"), limits=limits)
+    reuse = (where / "old", where / "old.index")
+    unpack_bundle(where / "new.bundle", "again", reuse=reuse, limits=limits)
     return result
 
 
@@ -331,17 +325,6 @@ POOL = [
     entry(b"../evil", b"x"),
     bytes(512),
 ]  # fmt: skip
-
-
-def outcome(bundle: Path, name: str, reuse: tuple[Path, Path] | None) -> object:
-    """What an unpacking comes to, in all that must not depend on what was there before."""
-    where = bundle.parent
-    try:
-        result = unpack_bundle(bundle, name, reuse=reuse)
-    except AgentError as error:
-        return error.code
-    found = (result.files, result.bytes, result.warnings)
-    return found, listing(where / name), rows(where / f"{name}.index")
 
 
 @pytest.mark.slow
