@@ -47,12 +47,13 @@ def local(number: int, **fields: object) -> list[ZipEntry]:
 
 @dataclass(frozen=True)
 class Again:
-    """A zip to refuse where KNOWN was unpacked before; late: only when contents are read."""
+    """A zip to refuse where another was unpacked before; late: only when contents are read."""
 
     name: str
     zip: bytes
     code: Code = Code.BUNDLE_REFUSED
     is_late: bool = False
+    old: bytes = make_zip(*KNOWN)
 
 
 _END = offset_of(len(KNOWN))
@@ -66,6 +67,14 @@ def _reaching() -> bytes:
     right = struct.pack("<3L", zlib.crc32(content), *[len(content)] * 2)
     return zipped.replace(right, told)
 
+
+def _begun_later(number: int, *entries: ZipEntry) -> bytes:
+    """A zip with an entry whose local header says that it has an extra field, of four bytes."""
+    right = local_part(entries[number])
+    return make_zip(*entries).replace(right, right[:28] + b"\4" + right[29:])
+
+
+_HEADS = [SPEC, ZipEntry(b"heads", b"PK\3\4" * 5, method=0), ZipEntry(b"next", b"x")]
 
 AGAIN = [
     Again("offset beyond the content", make_zip(*changed(20, offset=_END))),
@@ -115,9 +124,11 @@ AGAIN = [
     Again("another size in its local header", make_zip(*local(20, size=1)), is_late=True),
     Again("encrypted in its local header", make_zip(*local(20, flags=1)), is_late=True),
     Again("content goes on into the next one by an extra field that is longer",
-          make_zip(*KNOWN).replace(
-              local_part(KNOWN[20]),
-              local_part(KNOWN[20])[:28] + b"\x10" + local_part(KNOWN[20])[29:]), is_late=True),
+          _begun_later(20, *KNOWN), is_late=True),
+    Again("content goes on into a new one by an extra field that is longer",
+          _begun_later(20, *KNOWN[:21], ZipEntry(b"new", b"x"), *KNOWN[21:]), is_late=True),
+    Again("content that is the same where it goes on into the next one",
+          _begun_later(1, *_HEADS), is_late=True, old=make_zip(*_HEADS)),
     Again("no local header", make_zip(*KNOWN).replace(
         local_part(KNOWN[20]), b"PK\3\5" + local_part(KNOWN[20])[4:]),
         Code.BUNDLE_DAMAGED, is_late=True),

@@ -269,7 +269,7 @@ def test_what_may_differ_in_a_local_header(fields: dict[str, object], tmp_path: 
 
 @pytest.mark.parametrize("case", AGAIN, ids=lambda case: case.name)
 def test_hostile_zips_over_what_is_known(case: Again, tmp_path: Path) -> None:
-    (tmp_path / "old.zip").write_bytes(make_zip(*KNOWN))
+    (tmp_path / "old.zip").write_bytes(case.old)
     unpack_bundle(tmp_path / "old.zip", "old")
     before = listing(tmp_path / "old")
     bundle = tmp_path / "new.zip"
