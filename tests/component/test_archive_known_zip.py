@@ -230,8 +230,11 @@ def test_what_is_in_zip64_fields_or_long_is_read_as_ever(tmp_path: Path) -> None
 
 
 def test_an_extra_field_that_is_cut_off(tmp_path: Path) -> None:
-    entries = [replace(FILES[number], extra=b"UT\5\0\1abcd"[: number + 1]) for number in range(9)]
-    after = [replace(entry, comment=b"new") for entry in entries]
+    extras = [b"UT\5\0\1abcd"[: number + 1] for number in range(9)]
+    entries = [
+        replace(FILES[number], extra=extra, comment=b"old!") for number, extra in enumerate(extras)
+    ]
+    after = [replace(entry, comment=b"new!") for entry in entries]
     assert redeploy(tmp_path, [SPEC, *entries], [SPEC, *entries]).reused == 10
     (tmp_path / "other").mkdir()
     redeploy(tmp_path / "other", [SPEC, *entries], [SPEC, *after])
