@@ -33,18 +33,21 @@ class KnownRecords(Known):
 
         Raises AgentError: BUNDLE_REFUSED, BUNDLE_DAMAGED; Interrupted.
         """
+        has_any, records, admit = self._has_any, self._records, self._roll.admit
         while True:
-            while self.take(no_stretch(), _ROOM):
+            if has_any:
+                while self.take(no_stretch(), _ROOM):
+                    cancel.check()
+                self.end_stretch()  # its records lie side by side
+            if not records.passed % 1024:
                 cancel.check()
-            self.end_stretch()  # its records lie side by side
-            if not self._records.passed % 1024:
-                cancel.check()
-            member = self._records.next()
+            member = records.next()
             if member is None:
                 return
-            admitted = self._roll.admit(member)
+            admitted = admit(member)
             if admitted is not None:
-                self.pass_by(admitted.path)
+                if has_any:
+                    self.pass_by(admitted.path)
                 yield admitted
 
     def _step(self, found: Stretch, room: int) -> int:

@@ -31,6 +31,7 @@ _ENTRY_MAGIC = b"PK\x01\x02"
 _LENGTHS = slice(9, 12)  # of name, extra fields and comment
 _EXTRA = struct.Struct("<HH")
 _COMMENT_MAX = 0xFFFF
+_LONGEST = _ENTRY.size + 3 * _COMMENT_MAX
 _ZIP64_EXTRA = 0x0001
 _TIME_EXTRA = 0x5455
 
@@ -100,7 +101,7 @@ class Records:
         The next record is whole in them, if there is one.
         """
         base, at, there = self._base, self._at, len(self._buffer)
-        if there - at < _ENTRY.size + 3 * _COMMENT_MAX and base + there < self._end:
+        if there - at < _LONGEST and base + there < self._end:
             self._base, self._at = base + at, 0
             size = min(_READ_BYTES, self._end - self._base)
             self._buffer = os.pread(self._fd, size, self._base)
@@ -113,21 +114,23 @@ class Records:
 
     def next(self) -> Member | None:
         """The next entry, a link with its target; None at the end."""
-        buffer, at, base = self.ahead()
-        if base + at >= self._end:
+        buffer, at = self._buffer, self._at
+        if len(buffer) - at < _LONGEST:
+            buffer, at, _ = self.ahead()
+        if at >= len(buffer):
             if self.passed != self._directory.entries:
                 wanted = self._directory.entries
                 raise damaged(f"it should hold {wanted} entries, but lists {self.passed}")
             return None
-        member, end = self._parse(buffer, at)
-        self.skip(end, 1)
+        member, self._at = self._parse(buffer, at)
+        self.passed += 1
         if member.kind is EntryKind.LINK:
             return member._replace(target=_read_link(self._links, member))
         return member
 
     def again(self, place: int) -> Member:
         """The file whose record was passed, and lies at this place of the zip."""
-        size = min(zip_record.LONGEST + zip_record.LEFT_OUT, self._end - place)
+        size = min(zip_record.LONGEST, self._end - place)
         return self._parse(os.pread(self._fd, size, place), 0)[0]
 
     def _parse(self, buffer: bytes, at: int) -> tuple[Member, int]:
@@ -142,7 +145,9 @@ class Records:
         if fields[0] != _ENTRY_MAGIC or end > len(buffer):
             raise damaged("the central directory is damaged")
         name = buffer[at + _ENTRY.size : name_end]
-        record = zip_record.without_times(buffer, at, name_bytes, extra_bytes, end)
+        record = None
+        if end - at <= zip_record.LONGEST:
+            record = zip_record.without_times(buffer, at, name_bytes, extra_bytes, end)
         extra = buffer[name_end:extra_end]
         return _to_member(name, extra, fields, record, self.content_end), end
 
@@ -211,21 +216,10 @@ def _to_member(
     elif method == zip_content.STORED and packed != size:
         raise refused(name, f"is stored, but takes {packed} bytes for its size of {size}")
     mtime_ns = _seconds(date, time, extra) * 10**9
-    if not _is_known_again(kind, mode, max(size, packed), record):
-        record = None
+    if kind is not EntryKind.FILE or mode & SPECIAL_BITS or max(size, packed) > SMALL_BYTES:
+        record = None  # nor is what gives a warning known again
     return Member(
         pos, name, kind, mode, size, mtime_ns, None, packed, method, crc, record, content_end
-    )
-
-
-def _is_known_again(kind: EntryKind, mode: int, size: int, record: bytes | None) -> bool:
-    """Whether a later zip's entry may be known by its record. What gives a warning is not."""
-    return (
-        kind is EntryKind.FILE
-        and size <= SMALL_BYTES
-        and not mode & SPECIAL_BITS
-        and record is not None
-        and len(record) <= zip_record.LONGEST
     )
 
 

@@ -28,10 +28,10 @@ _TIMES_END = 9
 def without_times(buffer: bytes, at: int, name_bytes: int, extra_bytes: int, end: int) -> bytes:
     """The record that lies in `buffer` from `at` to `end`."""
     fixed = buffer[at : at + 12] + buffer[at + 16 : at + 42]
-    extra = at + PLACE.size + name_bytes
+    extra = at + 46 + name_bytes
     if extra_bytes < _TIMES_END or not buffer.startswith(_TIMES, extra):
-        return fixed + buffer[at + PLACE.size : end]
-    name = buffer[at + PLACE.size : extra + _TIMES_AT]
+        return fixed + buffer[at + 46 : end]
+    name = buffer[at + 46 : extra + _TIMES_AT]
     return fixed + name + b"\0\0\0\0" + buffer[extra + _TIMES_END : end]
 
 
