@@ -173,7 +173,7 @@ class SeekingBatches:
         self._end = end
         self._strip = strip
         self._size = size
-        self._known = known
+        self._known = known if known and known.has_any else None
         self._rows: deque[Member] = deque()
         self._after = -1
         self._are_all_read = False
@@ -186,7 +186,8 @@ class SeekingBatches:
         known = no_stretch()
         left = _BATCH_BYTES
         while left > 0 and len(files) < BATCH:
-            self._read_rows()
+            if not self._rows:
+                self._read_rows()
             before = self._rows[0].pos if self._rows else self._end
             place = self._known.place() if self._known else None
             if self._known and place is not None and place < before:
@@ -202,7 +203,7 @@ class SeekingBatches:
         return Batch(files, known)
 
     def _read_rows(self) -> None:
-        if self._rows or self._are_all_read:
+        if self._are_all_read:
             return
         self._rows.extend(self._draft.rows_after(self._after, self._strip, self._end))
         self._are_all_read = not self._rows
