@@ -146,6 +146,17 @@ def redeploy(where: Path, before: bytes, after: bytes, limits: Limits = LIMITS) 
     return result
 
 
+def redeploy_marked(
+    where: Path, before: bytes, after: bytes, mark_old: Callable[[Path], None], limits: Limits
+) -> unpack.Unpacked:
+    """As redeploy(), and `after` once more as again, after mark_old() marked what is old."""
+    result = redeploy(where, before, after, limits)
+    mark_old(where)
+    reuse = (where / "old", where / "old.index")
+    unpack_bundle(where / "new.bundle", "again", reuse=reuse, limits=limits)
+    return result
+
+
 def outcome(bundle: Path, name: str, reuse: tuple[Path, Path] | None) -> object:
     """What an unpacking comes to, in all that must not depend on what was there before."""
     where = bundle.parent

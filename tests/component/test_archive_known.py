@@ -65,13 +65,9 @@ def marked(index: Path) -> set[str]:
 def redeploy(
     where: Path, before: list[bytes], after: list[bytes], limits: Limits = LIMITS
 ) -> unpack.Unpacked:
-    """As unpacking.redeploy(), and `after` once more as again, with what is old marked."""
+    """As unpacking.redeploy_marked()."""
     bundles = [gzip.compress(make_tar(*entries), 1) for entries in (before, after)]
-    result = unpacking.redeploy(where, *bundles, limits=limits)
-    mark_old(where)
-    reuse = (where / "old", where / "old.index")
-    unpack_bundle(where / "new.bundle", "again", reuse=reuse, limits=limits)
-    return result
+    return unpacking.redeploy_marked(where, *bundles, mark_old, limits)
 
 
 def paths(*numbers: int) -> set[str]:

@@ -46,12 +46,8 @@ def marked(index: Path) -> set[str]:
 def redeploy(
     where: Path, before: list[ZipEntry], after: list[ZipEntry], limits: Limits = LIMITS
 ) -> unpack.Unpacked:
-    """As unpacking.redeploy(), and `after` once more as again, with what is old marked."""
-    result = unpacking.redeploy(where, make_zip(*before), make_zip(*after), limits)
-    mark_old(where)
-    reuse = (where / "old", where / "old.index")
-    unpack_bundle(where / "new.bundle", "again", reuse=reuse, limits=limits)
-    return result
+    """As unpacking.redeploy_marked()."""
+    return unpacking.redeploy_marked(where, make_zip(*before), make_zip(*after), mark_old, limits)
 
 
 def paths(*numbers: int) -> set[str]:
