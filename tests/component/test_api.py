@@ -18,6 +18,7 @@ import pytest
 
 from tests.agent_host import ROOT, AgentHost
 from tests.bundles import make_bundle
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
@@ -171,6 +172,26 @@ sys.stdin.read()
         assert host.is_answering()
         other.communicate(timeout=10)
     assert host.ask("GET", "/v1/version")["pid"]
+
+
+def test_removed_socket_comes_back(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")  # it looks at itself three times in this time
+    host = AgentHost(state_dir)
+    path = host.run_dir / "agent.sock"
+    try:
+        host.start()
+        path.unlink()
+        wait_until(host.is_answering, 20)
+        assert path.stat().st_mode & 0o777 == 0o666
+        shutil.rmtree(host.run_dir)
+        wait_until(host.is_answering, 20)
+        path.unlink()
+        path.write_text("not a socket")
+        wait_until(host.is_answering, 20)
+        host.stop()
+        assert not path.exists()
+    finally:
+        host.clear()
 
 
 def test_one_at_a_time_and_a_newer_one_replaces_the_waiting_one(host: AgentHost) -> None:
