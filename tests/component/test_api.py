@@ -103,10 +103,24 @@ def test_bad_request_has_one_clear_error(
     assert error["remedy"]
 
 
-def test_body_that_is_no_json(host: AgentHost) -> None:
+@pytest.mark.parametrize(
+    ("charset", "body"),
+    [
+        ("utf-8", b"{nope"),
+        ("utf-8", b'{"bundle": "/\xff"}'),
+        ("utf-16", b"{}x"),
+        ("klingon", b"{}"),
+        ("base64", b"{}"),
+        ("idna", b'{"a": "\xff"}'),
+        ("utf-8", b'{"bundle": ' + 100_000 * b"["),
+        ("utf-8", b'{"bundle": ' + 5000 * b"9" + b"}"),
+    ],
+)
+def test_body_that_is_no_json(idle_host: AgentHost, charset: str, body: bytes) -> None:
+    head = f"POST /v1/plan HTTP/1.0\r\nContent-Type: application/json; charset={charset}\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(host.client.socket_path)
-        connection.sendall(b"POST /v1/plan HTTP/1.0\r\nContent-Length: 5\r\n\r\n{nope")
+        connection.connect(idle_host.client.socket_path)
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = b""
         while piece := connection.recv(4096):
             answer += piece
