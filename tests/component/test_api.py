@@ -339,6 +339,19 @@ def test_plan_tells_and_touches_nothing(host: AgentHost) -> None:
     assert list((host.state_dir / "plans").iterdir()) == []
 
 
+def test_mistyped_key_of_the_appspec_is_told_by_plan_and_log(host: AgentHost) -> None:
+    bundle = make_bundle(host.base, "2", extra="servces:\n  - name: web\n")
+    plan = host.ask("POST", "/v1/plan", {"bundle": str(bundle), "application": "service"})["plan"]
+    (warning,) = plan["warnings"]
+    assert "servces: unknown key" in warning
+    assert "services" in warning.partition("unknown key")[2]
+    host.deploy_good(bundle)
+    said = [line["line"] for line in host.client.stream("/v1/deployments/last/log")]
+    assert len([line for line in said if "warning: " in line and warning in line]) == 1
+    steps = {each["name"]: each["note"] for each in host.deployment()["steps"]}
+    assert "1 warning" in steps["plan"]
+
+
 def test_log_of_a_deployment_can_be_followed(host: AgentHost) -> None:
     deployment_id = begin_waiting(host)
     path = f"/v1/deployments/{deployment_id}/log"
