@@ -351,6 +351,7 @@ def _number(request: web.Request, name: str, *, default: int) -> int:
 async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
+        json.dumps(body, ensure_ascii=False).encode()  # half characters: state keeps UTF-8 only
     except (ValueError, LookupError, RecursionError) as error:  # text, charset, depth
         raise named.bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):

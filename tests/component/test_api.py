@@ -108,6 +108,7 @@ def test_bad_request_has_one_clear_error(
     [
         ("utf-8", b"{nope"),
         ("utf-8", b'{"bundle": "/\xff"}'),
+        ("utf-8", b'{"bundle": "/\\udc80"}'),  # half a character, which state cannot keep
         ("utf-16", b"{}x"),
         ("klingon", b"{}"),
         ("base64", b"{}"),
