@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
+import json
 import logging
 import os
 import sys
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         settings = settings_format.load_settings(args.config, user_defaults=os.geteuid() != 0)
     except AgentError as error:
-        _print_error(error)
+        _print_error(error, is_private=args.lifeline is not None)
         return _CONFIG_EXIT
     if args.check:
         return 0
@@ -49,7 +50,7 @@ def main() -> int:
         )
         asyncio.run(_run(settings, options))
     except AgentError as error:
-        _print_error(error)
+        _print_error(error, is_private=args.lifeline is not None)
         return 1
     return 0
 
@@ -58,7 +59,12 @@ async def _run(settings: Settings, options: daemon.Options) -> None:
     await daemon.serve(daemon.Daemon(settings, options))
 
 
-def _print_error(error: AgentError) -> None:
+def _print_error(error: AgentError, *, is_private: bool) -> None:
+    """is_private: an agentctl reads it, and says it with its code."""
+    if is_private:
+        body = {"code": error.code, "details": error.details, "remedy": error.remedy}
+        print(json.dumps({"message": error.message, **body}), file=sys.stderr)
+        return
     lines = [f"deploy-agent: {error.message}", *(f"  {each}" for each in error.details)]
     if error.remedy:
         lines.append(f"{error.remedy}.")

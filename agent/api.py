@@ -351,7 +351,8 @@ def _number(request: web.Request, name: str, *, default: int) -> int:
 async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
     try:
         body = await request.json() if request.can_read_body else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        json.dumps(body, ensure_ascii=False).encode()  # half characters: state keeps UTF-8 only
+    except (ValueError, LookupError, RecursionError) as error:  # text, charset, depth
         raise named.bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise named.bad_request("the body is not a JSON object")

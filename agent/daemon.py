@@ -38,6 +38,7 @@ from agent.store.state import State
 from agent.system import journal, peer, systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
+from agent.system.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
     from agent.consul.adapter import Consul
@@ -129,7 +130,10 @@ class Daemon:
         api = Api(self._equipment, queue, status, registrations)
         runner = web.AppRunner(api.application())
         await runner.setup()
-        server = await _listen(runner, self._options.socket)
+        assert runner.server is not None
+        # the lock says that no other agent listens here
+        server = UnixSocket(self._options.socket, peer.Door(runner.server).protocol)
+        await server.listen()
         logger.info(
             "deploy-agent %s is ready: socket %s, state %s",
             __version__,
@@ -143,7 +147,7 @@ class Daemon:
             loop.add_reader(self._options.lifeline, self._cut, queue)
         work = asyncio.create_task(queue.run())
         beside = [asyncio.create_task(each.run()) for each in pollers]
-        beside.append(asyncio.create_task(Heartbeat(queue, pollers).run()))
+        beside.append(asyncio.create_task(Heartbeat(queue, pollers, server).run()))
         beside += [
             asyncio.create_task(each.run()) for each in (registrations, keys) if each is not None
         ]
@@ -323,24 +327,6 @@ def _unwritable(state_dir: Path, error: OSError) -> AgentError:
         code=Code.CONFIG_INVALID,
         remedy=f"Make {state_dir} a folder that the agent may write to: agentctl doctor",
     )
-
-
-async def _listen(runner: web.AppRunner, path: Path) -> asyncio.Server:
-    # the lock says that no other agent listens here
-    await asyncio.to_thread(path.unlink, missing_ok=True)
-    try:
-        assert runner.server is not None
-        door = peer.Door(runner.server)
-        server = await asyncio.get_running_loop().create_unix_server(door.protocol, path)
-        # who may do what is decided by the peer's credentials
-        await asyncio.to_thread(path.chmod, 0o666)
-        return server
-    except OSError as error:
-        raise AgentError(
-            f"cannot listen on {path}: {error.strerror or error}",
-            code=Code.CONFIG_INVALID,
-            remedy="Set run_dir in agent.yaml to a folder that the agent may write to",
-        ) from error
 
 
 async def serve(daemon: Daemon) -> None:

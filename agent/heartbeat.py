@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from agent.poller import Poller
 from agent.queue import DeploymentQueue
 from agent.record import Record
 from agent.system import journal
+from agent.system.unix_socket import UnixSocket
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,12 @@ class Heartbeat:
     is not ours to say: each has a limit of its own.
     """
 
-    def __init__(self, queue: DeploymentQueue, pollers: Sequence[Poller]) -> None:
+    def __init__(
+        self, queue: DeploymentQueue, pollers: Sequence[Poller], server: UnixSocket
+    ) -> None:
         self._queue = queue
         self._pollers = pollers
+        self._server = server
         self._told = ""
         self._is_stuck = False
         within = journal.watchdog_seconds()
@@ -43,8 +46,8 @@ class Heartbeat:
             await self._queue.wait_for_change(self._seconds)
 
     async def beat(self) -> None:
-        """Tell what is new; feed the watchdog."""
-        await asyncio.to_thread(lambda: None)  # a thread is to be had
+        """Tell what is new; feed the watchdog; be reachable."""
+        await self._server.ensure_reachable()  # in a thread: one is to be had
         told = self.sentence()
         if told != self._told:
             self._told = told

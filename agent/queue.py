@@ -27,7 +27,7 @@ from agent.model.messages import Message
 from agent.model.release import Layout
 from agent.record import Record
 from agent.store.state import State
-from agent.system import memory
+from agent.system import durable, memory
 from agent.system.deployment_log import DeploymentLog
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class DeploymentQueue:
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
-        self._requested: set[str] = set()
+        self._requested: set[str] = set()  # and not ended
         # what waits is begun, or ended before it began: never both
         self._beginning = asyncio.Lock()
         self._stopping = False
@@ -101,6 +101,7 @@ class DeploymentQueue:
             by,
             extra=_fields(deployment, Message.DEPLOYMENT_REQUESTED),
         )
+        self._requested.difference_update(superseded)
         self._requested.add(deployment_id)
         self.look_again()
         return deployment
@@ -156,6 +157,7 @@ class DeploymentQueue:
             deployment, status=Status.DONE, outcome=Outcome.ABORTED, ended_at=time.time()
         )
         await asyncio.to_thread(self._equipment.state.save, ended)
+        self._requested.discard(deployment_id)
         logger.info(
             "%s: aborted by %s before it began",
             deployment_id,
@@ -184,6 +186,7 @@ class DeploymentQueue:
                 continue
             try:
                 await self._run_one(chosen.id)
+                self._requested.discard(chosen.id)
             except runner.StopRequested:
                 await self._part()
                 return
@@ -342,9 +345,9 @@ def _fields(
 
 
 def _note_abort(work_dir: Path, reason: str) -> None:
-    """So that an agent that is restarted meanwhile does not go on with it."""
+    """So that an agent that is restarted meanwhile, or a host, does not go on with it."""
     try:
-        (work_dir / _ABORT).write_text(reason, "utf-8")
+        durable.write_atomically(work_dir / _ABORT, reason.encode())
     except OSError as error:
         logger.warning("cannot save the abort in %s: %s", work_dir, error.strerror)
 

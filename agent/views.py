@@ -11,6 +11,7 @@ from agent.model.deployment import Current, Deployment, Failure, Step
 from agent.record import Record
 from agent.store.drains import Drain
 from agent.store.state import Hold, Quarantined
+from agent.system import systemd
 from agent.system.systemd import UnitState
 from agent.traffic import passing, registration
 
@@ -116,7 +117,11 @@ def quarantine_view(entry: Quarantined) -> Json:
 
 
 def unit_view(name: str, state: UnitState, enablement: str, trouble: str) -> Json:
-    """A unit of the current revision, in systemd's words. trouble: "" while it runs."""
+    """A unit of the current revision, in systemd's words. trouble: "" while it runs.
+
+    warning: "" while it is to start at boot, too.
+    """
+    off = systemd.not_at_boot(name, enablement)
     return {
         "unit": name,
         "active": state.active,
@@ -126,6 +131,7 @@ def unit_view(name: str, state: UnitState, enablement: str, trouble: str) -> Jso
         "main_pid": state.main_pid,
         "restarts": state.restarts,
         "trouble": trouble,
+        "warning": "" if off is None else f"{off.cause}. {off.remedy}",
     }
 
 

@@ -19,6 +19,13 @@ def parse_duration(given: str) -> float:
     return seconds
 
 
+def parse_reason(given: str) -> str:
+    """Words that tell others something."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("a reason has to say something, such as 'disk swap'")
+    return given
+
+
 def parse_count(given: str) -> int:
     """A whole number above 0."""
     number = int(given) if given.isdecimal() else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from agent.cli import follow
+from agent.cli import arguments, follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unsigned",
         metavar="REASON",
+        type=arguments.parse_reason,
         help="also without a signature, where this host has keys; the reason is kept",
     )
     follow.add_arguments(parser)

@@ -26,7 +26,12 @@ exit codes:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `agentctl drain`."""
     parser.add_argument("application", nargs="?", help="which one, where there are several")
-    parser.add_argument("--reason", required=True, help="what others read in status and in Consul")
+    parser.add_argument(
+        "--reason",
+        required=True,
+        type=arguments.parse_reason,
+        help="what others read in status and in Consul",
+    )
     parser.add_argument(
         "--for",
         dest="seconds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -113,7 +114,7 @@ class PrivateAgent:
     def _ended(self, child: subprocess.Popen[bytes]) -> AgentError:
         with open(self._log_path, encoding="utf-8", errors="replace") as log:
             said = log.read().splitlines()
-        return AgentError(
+        return _parse_error(said[-1] if said else "") or AgentError(
             f"cannot run without a daemon: the private agent ended with {child.returncode}",
             code=Code.INTERNAL,
             details=tuple(said[-20:]),
@@ -141,6 +142,20 @@ class PrivateAgent:
     def _clear(self) -> None:
         self._close_lifeline()
         shutil.rmtree(self._dir, ignore_errors=True)
+
+
+def _parse_error(line: str) -> AgentError | None:
+    """The error that ended the private agent, as it prints it last; None: it was something else."""
+    try:
+        body = json.loads(line)
+        return AgentError(
+            body["message"],
+            code=Code(body["code"]),
+            details=tuple(body["details"]),
+            remedy=body["remedy"],
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

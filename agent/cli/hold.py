@@ -12,7 +12,12 @@ from agent.client import Client, default_socket
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `agentctl hold`."""
-    parser.add_argument("--reason", required=True, help="what others read in status")
+    parser.add_argument(
+        "--reason",
+        required=True,
+        type=arguments.parse_reason,
+        help="what others read in status",
+    )
     parser.add_argument(
         "--for",
         dest="seconds",

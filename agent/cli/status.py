@@ -153,6 +153,9 @@ def _application_lines(application: Body, style: text.Style, now: float) -> list
         shown.append(_row("health", health["detail"]))
     if _has_mismatch(application):
         shown.append(_row("reports", f"version {style('red', health['reported_version'])}"))
+    # an older agent knows nothing of warnings
+    warnings = [unit.get("warning", "") for unit in health.get("units", ())]
+    shown += [_row("unit", style("yellow", each)) for each in warnings if each]
     shown += _consul_lines(application, style, now)
     shown += _environment_lines(application, style)
     if application["previous"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from agent.model.deployment import Current, Deployment, Outcome
 from agent.model.errors import AgentError
 from agent.store import inspection
 from agent.store.state import State
-from agent.system import users
+from agent.system import systemd, users
 from agent.system.process import SEARCH_PATH
+from agent.system.systemd import NotAtBoot, Systemd
 
 
 def look(host: Host) -> Iterator[Finding]:
@@ -83,11 +85,29 @@ def _look_at_current(host: Host, name: str, current: Current) -> Iterator[Findin
             f"Deploy it anew: agentctl deploy --force {current.revision.bundle}",
         )
         return
+    for off in _not_at_boot(host, appspec):
+        yield finding.warning(f"{name} {current.revision.version}: {off.cause}", off.remedy)
     missing = [*_missing_users(appspec), *_missing_commands(appspec)]
     for text, remedy in missing:
         yield finding.problem(f"{name} {current.revision.version}: {text}", remedy)
     if not missing:
         yield finding.ok(f"{name} {current.revision.version} is deployed")
+
+
+def _not_at_boot(host: Host, appspec: AppSpec) -> list[NotAtBoot]:
+    """Which of its units the agent has enabled, and somebody has not left so."""
+    units = [each.unit for each in appspec.services if each.unit]
+    if not (units and host.is_system and systemd.is_booted()):
+        return []
+
+    async def enablements() -> list[str]:
+        return await asyncio.gather(*map(Systemd().enablement, units))
+
+    try:
+        found = zip(units, asyncio.run(enablements()), strict=True)
+    except AgentError:
+        return []  # whether systemd answers is told beside
+    return [off for each in found if (off := systemd.not_at_boot(*each)) is not None]
 
 
 def _missing_users(appspec: AppSpec) -> Iterator[tuple[str, str]]:

@@ -157,7 +157,13 @@ def read_config(
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not is_required:
             return {}, ()
-        raise from_os_error(error, f"read {file}", code=Code.CONFIG_INVALID) from error
+        if isinstance(error, FileNotFoundError):
+            remedy = "Name a file that is there, or leave --config out for the one of this host"
+        else:
+            remedy = f"Let the agent's user read it: ls -ld {file.parent} {file}"
+        raise from_os_error(
+            error, f"read {file}", code=Code.CONFIG_INVALID, remedy=remedy
+        ) from error
     found = Findings(yamldoc.parse_yaml(text, str(file), is_strict=True))
     if found.document.is_readable:
         sources.check_sources(found)

@@ -210,6 +210,14 @@ class Problem:
 
     def __str__(self) -> str:
         """file:line:column: severity: message (suggestion)."""
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        hint = f" ({self.suggestion})" if self.suggestion else ""
-        return f"{place}: {self.severity}: {self.message}{hint}"
+        return f"{self._place()}: {self.severity}: {self._text()}"
+
+    def without_severity(self) -> str:
+        """The same where the severity is said before it."""
+        return f"{self._place()}: {self._text()}"
+
+    def _place(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def _text(self) -> str:
+        return f"{self.message} ({self.suggestion})" if self.suggestion else self.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import stat
@@ -17,6 +18,8 @@ from agent.sources import sidecar
 from agent.sources.groups import HostGroup
 from agent.sources.keys import Keys
 
+logger = logging.getLogger(__name__)
+
 _SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _SETTLE_SECONDS = 1.0
 
@@ -26,6 +29,7 @@ class DirectorySource:
 
     "Newest" is by ctime, which cp, mv and ln all set, so that an older build dropped in again
     is the newest. A file counts once it has not changed for a second: a slow copy is waited for.
+    One from the future counts, too: the clock was set back, and catches up who knows when.
     """
 
     def __init__(self, settings: SourceSettings, keys: Keys, group: HostGroup) -> None:
@@ -36,6 +40,7 @@ class DirectorySource:
         self._host_group = group
         self._path = Path(settings.path)
         self._known: dict[str, Revision] = {}
+        self._in_future: dict[str, str] = {}
         # a folder that hangs takes this thread, and none of those that deployments need
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="source")
 
@@ -64,7 +69,26 @@ class DirectorySource:
                 code=Code.SOURCE_UNAVAILABLE,
                 remedy=f"Make it (mkdir -p {self._path}), or correct sources: in agent.yaml",
             ) from error
-        return [self._checked(each) for each in found if each is not None]
+        desired = [each for each in found if each is not None]
+        for each in desired:
+            self._note_future(each)
+        return [self._checked(each) for each in desired]
+
+    def _note_future(self, revision: Revision) -> None:
+        """Say it once of each bundle that is from the future, as it outdoes what comes now."""
+        seconds = revision.serial / 1e9 - time.time()
+        if (
+            seconds < _SETTLE_SECONDS
+            or self._in_future.get(revision.application) == revision.bundle
+        ):
+            return
+        self._in_future[revision.application] = revision.bundle
+        logger.warning(
+            "%s was put there %.0f s in the future: was the clock set back? It counts as newer"
+            " than all that is put there until then",
+            revision.bundle,
+            seconds,
+        )
 
     def _checked(self, revision: Revision) -> Revision:
         """With its signature checked, once for each bundle: it takes as long as to read it."""
@@ -98,7 +122,7 @@ def _newest(folder: Path, application: str, group: str) -> Revision | None:
     if newest is None:
         return None
     status, entry = newest
-    if time.time() - status.st_ctime < _SETTLE_SECONDS:
+    if abs(time.time() - status.st_ctime) < _SETTLE_SECONDS:
         return None
     return Revision(
         application=application,

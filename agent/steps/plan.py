@@ -70,13 +70,16 @@ def _conclude(ctx: Context, revision: Revision) -> Result:
         ctx.log.line(f"warning: {warning}")
     plan.refuse(ctx.work_dir / planfile.NAME)
     counts = ", ".join(f"{count} {action}" for action, count in summary.counts.items())
-    return Result(note=f"{counts}; {summary.bytes} bytes to copy", revision=revision)
+    note = f"{counts}; {summary.bytes} bytes to copy"
+    if summary.warnings:
+        note += f"; {len(summary.warnings)} warning{'s' * (len(summary.warnings) > 1)} in the log"
+    return Result(note=note, revision=revision)
 
 
 def _plan_files(ctx: Context) -> Revision:
     """Plan files and hooks' users; the revision as its release.json describes it."""
     revision = _described(ctx)
-    appspec = _load_appspec(ctx)
+    appspec, remarks = _load_appspec(ctx)
     request = plan.PlanRequest(
         application=revision.application,
         deployment_id=ctx.deployment.id,
@@ -89,20 +92,23 @@ def _plan_files(ctx: Context) -> Revision:
     )
     hooks = [hook for hooks in appspec.hooks.values() for hook in hooks]
     problems, warnings = runas.check_runas(hooks)
-    plan.make_plan(request, ctx.installed, problems=problems, warnings=warnings, cancel=ctx.cancel)
+    plan.make_plan(
+        request,
+        ctx.installed,
+        problems=problems,
+        warnings=(*remarks, *warnings),
+        cancel=ctx.cancel,
+    )
     return revision
 
 
-def _load_appspec(ctx: Context) -> AppSpec:
-    """The appspec; its warnings go to the log. Raises AgentError with every error at once."""
+def _load_appspec(ctx: Context) -> tuple[AppSpec, list[str]]:
+    """The appspec, and its warnings for the plan. Raises AgentError with every error at once."""
     tree = ctx.release.tree
     appspec, problems = appspec_format.load_appspec(tree)
-    errors = []
-    for problem in (*problems, *appspec_format.check_tree(appspec, tree)):
-        if problem.severity is Severity.ERROR:
-            errors.append(str(problem))
-        else:
-            ctx.log.line(str(problem))
+    problems = (*problems, *appspec_format.check_tree(appspec, tree))
+    errors = [str(each) for each in problems if each.severity is Severity.ERROR]
+    warnings = [each.without_severity() for each in problems if each.severity is Severity.WARNING]
     if errors:
         raise AgentError(
             f"cannot use {appspec.filename}: it has {len(errors)} error(s) in this bundle",
@@ -110,7 +116,7 @@ def _load_appspec(ctx: Context) -> AppSpec:
             details=tuple(errors),
             remedy="Correct it and check it before publishing, by: agentctl lint FOLDER",
         )
-    return appspec
+    return appspec, warnings
 
 
 def _described(ctx: Context) -> Revision:

@@ -111,6 +111,30 @@ class TransientUnit:
     properties: Sequence[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class NotAtBoot:
+    """Why a unit does not start at boot, and what to do."""
+
+    cause: str
+    remedy: str
+
+
+def not_at_boot(name: str, enablement: str) -> NotAtBoot | None:
+    """Whether somebody took back that a unit starts at boot; None: nobody did.
+
+    Every other enablement is left as it is: without an [Install] section (static), made by a
+    generator, or by way of another unit (indirect), a unit starts when something else wants it.
+    """
+    match enablement:
+        case "disabled":
+            remedy = f"Let it start at boot: systemctl enable {name}"
+        case "masked" | "masked-runtime":
+            remedy = f"Let it start again: systemctl unmask {name}; systemctl enable {name}"
+        case _:
+            return None
+    return NotAtBoot(f"{name} is {enablement}: a reboot would leave it down", remedy)
+
+
 def is_booted() -> bool:
     """Whether systemd is this host's init: sd_booted(3)."""
     return os.path.isdir("/run/systemd/system")

@@ -18,6 +18,7 @@ import pytest
 
 from tests.agent_host import ROOT, AgentHost
 from tests.bundles import make_bundle
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
@@ -102,10 +103,25 @@ def test_bad_request_has_one_clear_error(
     assert error["remedy"]
 
 
-def test_body_that_is_no_json(host: AgentHost) -> None:
+@pytest.mark.parametrize(
+    ("charset", "body"),
+    [
+        ("utf-8", b"{nope"),
+        ("utf-8", b'{"bundle": "/\xff"}'),
+        ("utf-8", b'{"bundle": "/\\udc80"}'),  # half a character, which state cannot keep
+        ("utf-16", b"{}x"),
+        ("klingon", b"{}"),
+        ("base64", b"{}"),
+        ("idna", b'{"a": "\xff"}'),
+        ("utf-8", b'{"bundle": ' + 100_000 * b"["),
+        ("utf-8", b'{"bundle": ' + 5000 * b"9" + b"}"),
+    ],
+)
+def test_body_that_is_no_json(idle_host: AgentHost, charset: str, body: bytes) -> None:
+    head = f"POST /v1/plan HTTP/1.0\r\nContent-Type: application/json; charset={charset}\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(host.client.socket_path)
-        connection.sendall(b"POST /v1/plan HTTP/1.0\r\nContent-Length: 5\r\n\r\n{nope")
+        connection.connect(idle_host.client.socket_path)
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = b""
         while piece := connection.recv(4096):
             answer += piece
@@ -171,6 +187,26 @@ sys.stdin.read()
         assert host.is_answering()
         other.communicate(timeout=10)
     assert host.ask("GET", "/v1/version")["pid"]
+
+
+def test_removed_socket_comes_back(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")  # it looks at itself three times in this time
+    host = AgentHost(state_dir)
+    path = host.run_dir / "agent.sock"
+    try:
+        host.start()
+        path.unlink()
+        wait_until(host.is_answering, 20)
+        assert path.stat().st_mode & 0o777 == 0o666
+        shutil.rmtree(host.run_dir)
+        wait_until(host.is_answering, 20)
+        path.unlink()
+        path.write_text("not a socket")
+        wait_until(host.is_answering, 20)
+        host.stop()
+        assert not path.exists()
+    finally:
+        host.clear()
 
 
 def test_one_at_a_time_and_a_newer_one_replaces_the_waiting_one(host: AgentHost) -> None:
@@ -302,6 +338,19 @@ def test_plan_tells_and_touches_nothing(host: AgentHost) -> None:
     assert (plan["refused"], plan["version"]) == (False, "2")
     assert host.files() == before
     assert list((host.state_dir / "plans").iterdir()) == []
+
+
+def test_mistyped_key_of_the_appspec_is_told_by_plan_and_log(host: AgentHost) -> None:
+    bundle = make_bundle(host.base, "2", extra="servces:\n  - name: web\n")
+    plan = host.ask("POST", "/v1/plan", {"bundle": str(bundle), "application": "service"})["plan"]
+    (warning,) = plan["warnings"]
+    assert "servces: unknown key" in warning
+    assert "services" in warning.partition("unknown key")[2]
+    host.deploy_good(bundle)
+    said = [line["line"] for line in host.client.stream("/v1/deployments/last/log")]
+    assert len([line for line in said if "warning: " in line and warning in line]) == 1
+    steps = {each["name"]: each["note"] for each in host.deployment()["steps"]}
+    assert "1 warning" in steps["plan"]
 
 
 def test_log_of_a_deployment_can_be_followed(host: AgentHost) -> None:

@@ -184,7 +184,7 @@ def test_agent_that_does_not_start_says_why(laptop: Laptop) -> None:
     laptop.config.write_text("state_dri: /x\n")
     done = laptop.agentctl("deploy", "x.zip")
     assert done.returncode == 1
-    assert "the private agent ended with 78" in done.stderr
+    assert "[config-invalid]" in done.stderr
     assert "state_dri" in done.stderr
 
 
@@ -201,6 +201,8 @@ def test_state_that_another_agent_uses(laptop: Laptop) -> None:
     process = start_slow_deployment(laptop)
     done = laptop.agentctl("status")
     assert done.returncode == 4
+    assert "[state-in-use]" in done.stderr
+    assert "  next:  Ask that agent" in done.stderr
     assert "agentctl without --foreground" in done.stderr
     assert process.poll() is None
 

@@ -16,6 +16,7 @@ from agent.model.errors import Code, TransientError
 from agent.model.settings import Settings
 from agent.poller import Poller
 from agent.queue import DeploymentQueue
+from agent.system.unix_socket import UnixSocket
 from tests.waiting import wait_until_async
 
 
@@ -60,12 +61,17 @@ async def poller(state_dir: Path) -> AsyncIterator[Poller]:
 
 
 async def test_source_that_hangs_stops_the_beat(
-    poller: Poller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    poller: Poller,
+    state_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[dict[str, str]] = []
     monkeypatch.setattr(heartbeat.journal, "notify", lambda **said: told.append(said) or True)
     monkeypatch.setattr(heartbeat, "_STUCK_SECONDS", 0.05)
-    beating = Heartbeat(poller._queue, [poller])
+    server = UnixSocket(state_dir / "sock", asyncio.Protocol)
+    await server.listen()
+    beating = Heartbeat(poller._queue, [poller], server)
     await wait_until_async(beating._stuck)
     await beating.beat()
     await beating.beat()
@@ -78,6 +84,7 @@ async def test_source_that_hangs_stops_the_beat(
     await beating.beat()
     assert told[-1] == {"WATCHDOG": "1"}
     assert {"STATUS": "waiting: source of the test: nothing desired"} in told
+    server.close()
 
 
 async def test_problem_of_a_source_is_told_once_and_its_end(

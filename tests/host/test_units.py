@@ -67,6 +67,12 @@ def test_a_unit_alone_is_enough(deb_host: DebHost) -> None:
     (unit,) = health["units"]
     assert health["state"] == "healthy"
     assert (unit["unit"], unit["active"], unit["enablement"]) == (WEB, "active", "enabled")
+    assert unit["warning"] == ""
+    deb_host.host.run("systemctl", "disable", WEB)
+    said = deb_host.agentctl("status")
+    assert said.returncode == 0
+    assert "web.service is disabled" in said.stdout
+    assert f"systemctl enable {WEB}" in deb_host.agentctl("doctor").stdout
 
 
 def test_no_reload_where_no_unit_file_changes(deb_host: DebHost) -> None:

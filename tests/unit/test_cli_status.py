@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from agent import views
 from agent.cli import exits, explain, status, text
 from agent.cli.exits import StatusExit
 from agent.model.deployment import Outcome
 from agent.model.errors import AgentError, Code
+from agent.system.systemd import UnitState
 from tests.component import cli_server as api
 
 HOLD = {"reason": "disk swap", "by": "bob", "since": 1000.0, "until": None}
@@ -149,6 +151,21 @@ def test_what_consul_says() -> None:
     assert "consul:   web port: critical: refused, out of traffic: disk" in shown
     assert "drained:  3 min ago by bob: swap; to end it: agentctl undrain" in shown
     assert "consul:   cannot register" in shown
+
+
+def test_unit_that_does_not_start_at_boot_is_told() -> None:
+    state = UnitState("web.service", "simple", "loaded", "active", "running")
+    on, off, static = (
+        views.unit_view("web.service", state, enablement, "")
+        for enablement in ("enabled", "disabled", "static")
+    )
+    told = "web.service is disabled"
+    good = {"state": "healthy", "detail": "", "reported_version": ""}
+    assert told not in lines(api.application(health={**good, "units": [on, static]}))
+    application = api.application(health={**good, "units": [on, off]})
+    assert told in lines(application)
+    assert "systemctl enable web.service" in lines(application)
+    assert status.exit_code(api.status(application)) is StatusExit.OK
 
 
 def test_hold_says_who_why_and_how_long() -> None:

@@ -231,6 +231,7 @@ def test_a_named_file_must_be_there(config: Path) -> None:
     with pytest.raises(AgentError, match="No such file") as caught:
         load(config)
     assert caught.value.code is Code.CONFIG_INVALID
+    assert "--config" in caught.value.remedy
 
 
 def test_defaults_of_a_plain_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
