@@ -24,7 +24,7 @@ from agent.model.errors import AgentError, Code
 # Of a tgz: where its content lies in the tar, bytes of headers in front of it, sha256 over content
 # and then headers, but for the time in them. Of a zip, which is where raw is not NULL: where its
 # local header lies, bytes that this and the packed content take at least, its record in the
-# central directory but for times and place (zip_directory.without_times()).
+# central directory but for times and place (zip_record.without_times()).
 ENTRIES = """entries (
   path TEXT PRIMARY KEY, kind TEXT NOT NULL, mode INTEGER NOT NULL, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL, raw BLOB, target TEXT,

@@ -20,7 +20,6 @@ DEFLATED = 8
 METHODS = (STORED, DEFLATED)
 LOCAL_BYTES = 30  # a local header without name and extra fields
 
-
 Feed = Callable[[bytes], object]
 
 _LOCAL = struct.Struct("<6x2H4x3L2H")

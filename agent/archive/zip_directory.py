@@ -82,7 +82,7 @@ def find_directory(fd: int) -> Directory:
 class Records:
     """The central directory, record by record. content_end: where it begins.
 
-    read: how many records were passed. Methods raise AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED)
+    passed: how many records were. Methods raise AgentError (BUNDLE_REFUSED, BUNDLE_DAMAGED)
     at the first entry that breaks a rule.
     """
 

@@ -8,10 +8,8 @@ took two fifths of its time where little changes.
 from __future__ import annotations
 
 import os
-import posixpath
 import sqlite3
 from collections.abc import Iterable
-from typing import Protocol
 
 from agent.files import planfile
 
@@ -37,25 +35,16 @@ SELECT (SELECT count(*) FROM committed.installed WHERE application = :applicatio
 """  # a third of the time that counting the view takes
 
 
-class Part(Protocol):
-    """A mapping of the appspec, as wanted has it."""
+def is_alone(place: str, others: Iterable[str]) -> bool:
+    """Whether nothing else may be brought to a path or below it.
 
-    @property
-    def source(self) -> str:
-        """In the release."""
-
-    @property
-    def real(self) -> str:
-        """The destination, without symlinks."""
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether all that is in it is meant."""
-
-
-def is_alone(part: Part, parts: Iterable[Part]) -> bool:
-    """Whether no other part may bring one of its paths; else every row is needed to find out."""
-    return not any(other is not part and _meet(part, other) for other in parts)
+    Where two places meet, one path may be wanted twice: every row is needed to find that out.
+    """
+    first = planfile.below(place)[0]
+    return not any(
+        place == other or place.startswith(planfile.below(other)[0]) or other.startswith(first)
+        for other in others
+    )
 
 
 def count(plan: sqlite3.Connection, application: str) -> int:
@@ -70,19 +59,3 @@ def take_in(plan: sqlite3.Connection, where: str, **values: object) -> int:
     if "committed" not in attached:  # the version before made it: all have their rows
         return 0
     return plan.execute(_TAKE_IN + where, {**values, "euid": os.geteuid()}).rowcount
-
-
-def _meet(one: Part, other: Part) -> bool:
-    """Whether two parts may bring the same path."""
-    first, second = _place(one), _place(other)
-    return (
-        first == second
-        or first.startswith(planfile.below(second)[0])
-        or second.startswith(planfile.below(first)[0])
-    )
-
-
-def _place(part: Part) -> str:
-    if part.is_folder:
-        return part.real
-    return posixpath.join(part.real, posixpath.basename(part.source))

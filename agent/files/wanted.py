@@ -34,6 +34,13 @@ class Part:
     is_folder: bool
     without: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """The path that it brings, or below which it brings all."""
+        if self.is_folder:
+            return self.real
+        return posixpath.join(self.real, posixpath.basename(self.source))
+
 
 def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None:
     """Fill `actions` with every path that the revision wants or the one before it had.
@@ -59,7 +66,8 @@ def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None
     for part in parts:
         wanted, where = _wanted(part)
         _check_duplicates(plan, part, wanted, where)
-        is_alone = unchanged.is_alone(part, parts)
+        others = (each.place for each in parts if each is not part)
+        is_alone = unchanged.is_alone(part.place, others)
         added = plan.execute(_insert(wanted, rule, all_rows=not is_alone), {**values, **where})
         if is_alone:
             count = plan.execute(f"SELECT count(*) FROM ({wanted})", where)  # noqa: S608
