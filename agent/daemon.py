@@ -35,7 +35,7 @@ from agent.status import StatusView
 from agent.store.installed import InstalledFiles
 from agent.store.serials import Serials
 from agent.store.state import State
-from agent.system import journal, peer, systemd
+from agent.system import journal, memory, peer, systemd
 from agent.system.cancel import Cancel
 from agent.system.http import HttpClient
 from agent.system.unix_socket import UnixSocket
@@ -142,6 +142,7 @@ class Daemon:
             extra={"fields": {"MESSAGE_ID": Message.AGENT_STARTED}},
         )
         journal.notify(READY="1")
+        memory.spare_the_collector()
         loop = asyncio.get_running_loop()
         if self._options.lifeline is not None:
             loop.add_reader(self._options.lifeline, self._cut, queue)

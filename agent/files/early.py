@@ -67,18 +67,31 @@ class EarlyLook(threading.Thread):
 
     def _look(self, database: sqlite3.Connection, folders: walk.Folders) -> bool:
         folder, descriptor = "\0", None  # no path has it
-        for path, *committed in database.execute(_QUERY, (self._application,)):
-            cut = path.rfind("/")
-            if path[:cut] != folder:
-                folder = path[:cut]
+        rows = database.execute(_QUERY, (self._application,))
+        for path, mtime_ns, size, mode, uid, gid in rows:
+            above, _, name = path.rpartition("/")
+            if above != folder:
+                folder = above
                 if self._ended.is_set() or self._cancel.is_set():
                     return False
                 self.seen[folder or "/"] = walk.look_at(folder or "/")
                 descriptor = _open(folders, folder)
-            if descriptor is None or not _is_as(committed, descriptor, path[cut + 1 :]):
-                self.changed.append(path)
-                if len(self.changed) > CHANGED_LIMIT:
-                    return False
+            if descriptor is not None:
+                try:  # no function of its own: this is where the time of a plan goes
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if (
+                        found.st_mtime_ns == mtime_ns
+                        and found.st_size == size
+                        and found.st_mode == mode
+                        and found.st_uid == uid
+                        and found.st_gid == gid
+                    ):
+                        continue
+                except OSError:
+                    pass
+            self.changed.append(path)
+            if len(self.changed) > CHANGED_LIMIT:
+                return False
         return True
 
 
@@ -99,16 +112,3 @@ def _open(folders: walk.Folders, folder: str) -> int | None:
     except OSError:
         return None
 
-
-def _is_as(committed: list[int], folder: int, name: str) -> bool:
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return False
-    return committed == [
-        found.st_mtime_ns,
-        found.st_size,
-        found.st_mode,
-        found.st_uid,
-        found.st_gid,
-    ]

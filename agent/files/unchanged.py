@@ -13,11 +13,15 @@ from collections.abc import Iterable
 
 from agent.files import planfile
 
-# of a row of wanted, with what is committed there; an ACL or a context is looked at by others, too
-IS_UNCHANGED = (
-    "ours = 1 AND kind = 'file' AND acl IS NULL AND context IS NULL AND i_mtime_ns = mtime_ns"
-    " AND i_source IS source"
-)
+# of a path that is wanted, before what is committed there is looked up; an ACL or a context is
+# looked at by others, too
+IS_UNCHANGED = """
+kind = 'file' AND has_acl IS NOT 1 AND context IS NULL AND EXISTS (
+    SELECT 1 FROM committed.installed i WHERE i.path = v.path AND i.application = :application
+        AND i.kind = 'file' AND i.acl IS NULL AND i.context IS NULL AND i.digest = v.digest
+        AND i.mode = v.plain_mode AND i.uid = v.uid AND i.gid = v.gid
+        AND i.mtime_ns = v.mtime_ns AND i.source = v.source)
+"""
 # 3090: 06022, set ids and writable for others
 CAN_BE_LINKED = (
     "uid = :euid AND mode & 3090 = 0 AND source NOT IN (SELECT path FROM copied)"

@@ -220,7 +220,7 @@ def _wanted(part: Part) -> tuple[str, dict[str, str]]:
     select = (
         f"SELECT e.path AS source, :real || {tail} AS path, :named || {tail} AS named, e.kind,"  # noqa: S608
         " e.mode, e.size, e.mtime_ns, e.digest, e.target"
-        f" FROM release.entries e WHERE {where} ORDER BY e.path"
+        f" FROM release.entries e WHERE {where}"
     )
     return select, values
 
@@ -275,9 +275,9 @@ FROM (SELECT w.*, i.kind AS i_kind, i.mode AS i_mode, i.uid AS i_uid, i.gid AS i
                 CASE kind WHEN 'dir' THEN r.gid ELSE coalesce(r.gid, :egid) END AS gid
             FROM (SELECT path, named, kind, source, size, mtime_ns, digest, target,
                     mode AS bundle_mode, {rule} AS rule FROM ({wanted})) n
-            LEFT JOIN rules r ON r.rule = n.rule) v) w
+            LEFT JOIN rules r ON r.rule = n.rule) v WHERE {where}) w
     LEFT JOIN committed.installed i ON i.path = w.path LIMIT -1)
-WHERE {where} ON CONFLICT (path) DO NOTHING
+WHERE 1 ON CONFLICT (path) DO NOTHING
 """
 
 

@@ -1,7 +1,11 @@
-"""What the allocator keeps: mallopt(3), malloc_trim(3) of glibc; nothing is done without them."""
+"""What the allocator keeps: mallopt(3), malloc_trim(3) of glibc; nothing is done without them.
+
+And what Python's collector of cyclic garbage looks at.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 
 from agent.system import libc
@@ -21,3 +25,11 @@ def share_one_heap() -> None:
 def give_back() -> None:
     """Give what is free between used pieces back to the kernel: some ms, worth it when idle."""
     libc.try_call("malloc_trim", 0)
+
+
+def spare_the_collector() -> None:
+    """Have what start-up made be looked at no more: it lives as long as the agent.
+
+    Else each full collection in a deployment goes through 50,000 objects, which takes 0.04 s.
+    """
+    gc.freeze()
