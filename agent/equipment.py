@@ -65,6 +65,7 @@ class Equipment:
         progress: Callable[[int, int], None],
         pass_name: str,
         steps: Mapping[StepName, Status],
+        unpacked: set[str],
     ) -> Context:
         """One deployment's view of the world; blocks, as it reads state."""
         application = deployment.revision.application
@@ -94,4 +95,5 @@ class Equipment:
             consul=self.consul,
             drained="" if drain is None else registration.drain_reason(drain.by, drain.reason),
             steps=steps,
+            unpacked=unpacked,
         )

@@ -50,6 +50,7 @@ async def plan_bundle(equipment: Equipment, revision: Revision) -> dict[str, Any
             progress=lambda _done, _total: None,
             pass_name=StepName.PLAN,
             steps={},
+            unpacked=set(),
         )
         base = dataclasses.replace(
             base,

@@ -34,6 +34,7 @@ class RowWork:
         self._equipment = equipment
         self._record = record
         self._cancel = Cancel()
+        self._unpacked: set[str] = set()
         self._task: asyncio.Future[Result | None] | None = None
 
     def abort(self, reason: str, *, now: bool) -> None:
@@ -110,6 +111,7 @@ class RowWork:
             progress=progress,
             pass_name=self.pass_name,
             steps={name: step.status for name, step in self._record.steps.items()},
+            unpacked=self._unpacked,
         )
 
 

@@ -119,6 +119,7 @@ class Deployed:
         limits: Limits = FEW,
         capture: plan.Capture = process.capture_blocking,
         problems: Sequence[str] = (),
+        is_just_linked: bool = False,
         **appspec: Any,
     ) -> plan.Summary:
         """Make the plan. files: source and destination, by default all of it to host/app."""
@@ -134,6 +135,7 @@ class Deployed:
             work_dir=self.work_dir,
             state_dir=self.file_host.layout.state_dir,
             limits=limits,
+            is_just_linked=is_just_linked,
         )
         self.summary = plan.make_plan(
             request, self.file_host.installed, capture=capture, problems=problems, cancel=Cancel()

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Protocol
 
-from agent.files import walk
+from agent.files import linked, walk
+from agent.files.wanted import Part
 from agent.system.cancel import Cancel
 
 _CACHE_KIB = 128  # it is read once, in order
@@ -31,15 +33,22 @@ class Committed(Protocol):
         """Make them readable as committed.installed on a connection opened with uri=True."""
 
 
+LinkedParts = tuple[Path, Sequence[Part]] | None
+"""The tree of a release that has just been unpacked, and what the appspec brings of it."""
+
+
 class EarlyLook(threading.Thread):
-    """Looks at every file that is committed for an application.
+    """Looks at every file that is committed for an application; by folder, where that will do.
 
     seen:    the folders of these files, as they were before the first look into each.
-    changed: files that are not as committed, or could not be looked at.
+    changed: files that are not as committed, or could not be looked at; by folder, also those that
+        are not committed yet.
     is_whole: whether it came to its end; else nothing of it counts.
     """
 
-    def __init__(self, committed: Committed, application: str, cancel: Cancel) -> None:
+    def __init__(
+        self, committed: Committed, application: str, cancel: Cancel, linked_parts: LinkedParts
+    ) -> None:
         super().__init__(name="early-look")
         self.seen: dict[str, walk.Looked] = {}
         self.changed: list[str] = []
@@ -47,10 +56,13 @@ class EarlyLook(threading.Thread):
         self._committed = committed
         self._application = application
         self._cancel = cancel
+        self._linked_parts = linked_parts
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Look; an error will be met again by the comparison, which explains it."""
+        if self._linked_parts is not None and self._look_by_folder(*self._linked_parts):
+            return
         try:
             with closing(sqlite3.connect(":memory:", uri=True)) as database:
                 self._committed.attach(database)
@@ -65,6 +77,17 @@ class EarlyLook(threading.Thread):
         self._ended.set()
         self.join()
 
+    def _is_over(self) -> bool:
+        return self._ended.is_set() or self._cancel.is_set()
+
+    def _look_by_folder(self, tree: Path, parts: Sequence[Part]) -> bool:
+        look = linked.LinkedLook(tree, self._is_over)
+        with suppress(OSError):
+            self.is_whole = look.look(parts)
+        if self.is_whole:
+            self.seen, self.changed = look.seen, look.changed
+        return self.is_whole
+
     def _look(self, database: sqlite3.Connection, folders: walk.Folders) -> bool:
         folder, descriptor = "\0", None  # no path has it
         rows = database.execute(_QUERY, (self._application,))
@@ -72,7 +95,7 @@ class EarlyLook(threading.Thread):
             above, _, name = path.rpartition("/")
             if above != folder:
                 folder = above
-                if self._ended.is_set() or self._cancel.is_set():
+                if self._is_over():
                     return False
                 self.seen[folder or "/"] = walk.look_at(folder or "/")
                 descriptor = _open(folders, folder)
@@ -96,9 +119,15 @@ class EarlyLook(threading.Thread):
 
 
 @contextmanager
-def looking(committed: Committed, application: str, cancel: Cancel) -> Iterator[EarlyLook]:
-    """An early look, which is over when the block is left."""
-    look = EarlyLook(committed, application, cancel)
+def looking(
+    committed: Committed, application: str, cancel: Cancel, linked_parts: LinkedParts = None
+) -> Iterator[EarlyLook]:
+    """An early look, which is over when the block is left.
+
+    linked_parts: where the appspec sets no permissions; else what is the release's own file may not
+    be as it is wanted (see linked).
+    """
+    look = EarlyLook(committed, application, cancel, linked_parts)
     look.start()
     try:
         yield look
@@ -111,4 +140,3 @@ def _open(folders: walk.Folders, folder: str) -> int | None:
         return folders.open(folder)
     except OSError:
         return None
-

@@ -29,6 +29,8 @@ class PlanRequest:
     current:  what is committed now: an undo restores from it what hooks took away.
     work_dir: where the plan goes; it exists.
     behavior: the deployment's own; the appspec's wins.
+    is_just_linked: whether the release was unpacked just now, what it has in common with the one
+        before compared and linked.
     """
 
     application: str
@@ -40,6 +42,7 @@ class PlanRequest:
     state_dir: Path
     limits: Limits
     behavior: FileExistsBehavior = FileExistsBehavior.DISALLOW
+    is_just_linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,12 @@ def _make(
         _save_request(plan, request)
         for kind, text in known:
             planfile.add_finding(plan, kind, text)
-        with early.looking(committed, request.application, cancel) as look:
-            wanted.expand(plan, request.appspec, request.application)
+        parts = wanted.find_parts(plan, request.appspec, request.application)
+        linked_parts = None
+        if request.is_just_linked and not request.appspec.permissions:
+            linked_parts = request.release.tree, parts
+        with early.looking(committed, request.application, cancel, linked_parts) as look:
+            wanted.expand(plan, request.appspec, request.application, parts)
             found = compare.compare(plan, _behavior(request), cancel, look)
         planfile.index_changes(plan)
         _name_applications(plan, request.application)

@@ -42,18 +42,24 @@ class Part:
         return posixpath.join(self.real, posixpath.basename(self.source))
 
 
-def expand(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> None:
+def find_parts(plan: sqlite3.Connection, appspec: AppSpec, application: str) -> list[Part]:
+    """The parts of all mappings, as the folders on this host are; what cannot be is a problem."""
+    return [
+        part
+        for mapping in appspec.files
+        for part in _parts(plan, mapping.source, mapping.destination, application)
+    ]
+
+
+def expand(
+    plan: sqlite3.Connection, appspec: AppSpec, application: str, parts: Sequence[Part]
+) -> None:
     """Fill `actions` with every path that the revision wants or the one before it had.
 
     Those that it wants just as they are committed are left out (see unchanged). Needs the attached
     files release (the index) and committed. What cannot be is a problem; what each path's action is
     on this host, is found out by compare.
     """
-    parts = [
-        part
-        for mapping in appspec.files
-        for part in _parts(plan, mapping.source, mapping.destination, application)
-    ]
     permissions.save_rules(plan, appspec.permissions)
     _save_copied(plan, appspec, parts)
     rule, named = permissions.rule_of(appspec.permissions)

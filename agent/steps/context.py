@@ -82,6 +82,7 @@ class Context:
     consul:   None where the configuration names none.
     drained:  why a person keeps the application out of Consul's traffic, "" if nobody does.
     steps:    how the rows stand that were begun, when this one begins.
+    unpacked: the names of releases that this way through the table has unpacked.
     """
 
     deployment: Deployment
@@ -104,6 +105,7 @@ class Context:
     consul: Consul | None = None
     drained: str = ""
     steps: Mapping[StepName, Status] = field(default_factory=dict)
+    unpacked: set[str] = field(default_factory=set)
 
     async def appspec(self, release: Release) -> AppSpec:
         """The appspec of a release; raises AgentError."""

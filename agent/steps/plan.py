@@ -89,6 +89,7 @@ def _plan_files(ctx: Context) -> Revision:
         work_dir=ctx.work_dir,
         state_dir=ctx.settings.state_dir,
         limits=ctx.settings.limits,
+        is_just_linked=ctx.release.name in ctx.unpacked,
     )
     hooks = [hook for hooks in appspec.hooks.values() for hook in hooks]
     problems, warnings = runas.check_runas(hooks)

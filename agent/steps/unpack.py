@@ -16,7 +16,9 @@ async def do(ctx: Context) -> Result:
     """Unpack to <name>.partial, sync, rename. Files that the current release has are linked."""
     if ctx.release.tree.exists():
         return Result(note="the release is on this host already")
-    return await run_blocking(ctx.cancel, _unpack, ctx)
+    result = await run_blocking(ctx.cancel, _unpack, ctx)
+    ctx.unpacked.add(ctx.release.name)
+    return result
 
 
 async def undo(ctx: Context) -> None:

@@ -279,6 +279,26 @@ def test_rollback_to_a_release_that_the_service_has_written_into(host: AgentHost
     assert host.serving() == "1"
 
 
+@pytest.mark.parametrize("is_rollback", [True, False])
+def test_a_file_of_all_revisions_that_the_service_has_written_into(
+    host: AgentHost, *, is_rollback: bool
+) -> None:
+    """It is one file on the disk, in all releases and where it is installed."""
+    host.deploy(make_bundle(host.base, "2"))
+    installed = host.base / "app/same"
+    installed.write_text("damaged\n")
+    assert {path.read_text() for path in (host.state_dir / "releases").glob("*/app/same")} == {
+        "damaged\n"
+    }
+    if is_rollback:
+        answer = host.ask("POST", "/v1/rollback", {"application": "service"})
+        view = host.wait_for_outcome(answer["deployment"]["id"])
+    else:
+        view = host.deploy(make_bundle(host.base, "3"))
+    assert view["outcome"] == "succeeded"
+    assert installed.read_text() == "the same in every version\n"
+
+
 def test_current_release_that_is_gone_blocks_nothing(host: AgentHost) -> None:
     release = host.ask("GET", "/v1/status")["applications"][0]["current"]["release"]
     shutil.rmtree(host.state_dir / "releases" / release)
