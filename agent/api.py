@@ -264,6 +264,7 @@ class Api:
         return _json({"hold": views.hold_view(hold)})
 
     async def _unhold(self, request: web.Request) -> web.Response:
+        lifted = await asyncio.to_thread(self._state.hold)
         await asyncio.to_thread(self._state.save_hold, None)
         self._queue.look_again()
         logger.info(
@@ -271,7 +272,7 @@ class Api:
             request["by"],
             extra={"fields": {"MESSAGE_ID": Message.UNHELD}},
         )
-        return _json({"hold": None})
+        return _json({"hold": None, "lifted": views.hold_view(lifted)})
 
     async def _drain(self, request: web.Request) -> web.Response:
         body = await _body(request, {"application", "reason", "for_seconds"})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from agent.cli import output
+from agent.cli import output, text
 from agent.cli.exits import Exit
 from agent.client import Client, default_socket
 
@@ -17,5 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """End the hold."""
     body = Client(args.socket or default_socket()).call("DELETE", "/v1/hold")
-    output.show(args, body, lambda _body, _style: ["deployments may begin again"])
+    output.show(args, body, lambda body, _style: [_line(body["lifted"])])
     return Exit.OK
+
+
+def _line(lifted: dict[str, Any] | None) -> str:
+    if lifted is None:
+        return "there was no hold: deployments may begin"
+    by, reason = text.clean(lifted["by"]), text.clean(lifted["reason"])
+    return f"the hold of {by} is lifted ({reason}): deployments may begin again"

@@ -319,7 +319,8 @@ def test_hold_stops_deployments_and_says_why(host: AgentHost) -> None:
     assert "audit until noon" in error["message"]
     hold = host.ask("GET", "/v1/status")["hold"]
     assert hold["until"] - hold["since"] == pytest.approx(3600)
-    host.ask("DELETE", "/v1/hold")
+    assert host.ask("DELETE", "/v1/hold")["lifted"] == hold
+    assert host.ask("DELETE", "/v1/hold")["lifted"] is None
     assert host.deploy(bundle)["outcome"] == "succeeded"
 
 

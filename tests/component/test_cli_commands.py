@@ -408,13 +408,17 @@ def test_abort(api: ApiServer) -> None:
 
 def test_hold_and_unhold(api: ApiServer) -> None:
     api.on("PUT", "/v1/hold", ok(hold={}))
-    api.on("DELETE", "/v1/hold", ok(hold=None))
+    lifted = {"reason": "ever", "by": "anna", "since": 1.0, "until": None}
+    api.on("DELETE", "/v1/hold", ok(hold=None, lifted=lifted))
     assert "held until" in ask(api, "hold", "--reason", "disk swap", "--for", "2h").stdout
     assert ask(api, "hold", "--reason", "ever").stdout.startswith("held: ever;")
-    assert ask(api, "unhold").returncode == 0
+    assert ask(api, "unhold").stdout.startswith("the hold of anna is lifted (ever): ")
+    api.on("DELETE", "/v1/hold", ok(hold=None, lifted=None))
+    assert ask(api, "unhold").stdout == "there was no hold: deployments may begin\n"
     assert [(request.method, request.body) for request in api.requests] == [
         ("PUT", {"reason": "disk swap", "for_seconds": 7200.0}),
         ("PUT", {"reason": "ever", "for_seconds": None}),
+        ("DELETE", None),
         ("DELETE", None),
     ]
 
