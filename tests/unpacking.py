@@ -9,17 +9,25 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from agent.archive import unpack
 from agent.archive.index import Index
-from agent.model.errors import AgentError
+from agent.model.errors import AgentError, Code
 from agent.model.settings import Limits
 from agent.system.cancel import Cancel
 from tests import archives
 from tests.archives import APPSPEC, MTIME, ZipEntry, make_zip
 
 LIMITS = Limits(free_bytes=0, free_inodes=0)
+LIMITED = {  # less than what is known again in tests takes
+    "members": replace(LIMITS, members=40),
+    "bytes": replace(LIMITS, unpacked_bytes=1000),
+    "depth": replace(LIMITS, depth=1),
+}
 BIG = bytes(range(256)) * 4096 + os.urandom(2**20)  # 2 MiB, half of it compressible
 
 TOOLS = {
@@ -155,6 +163,15 @@ def redeploy_marked(
     reuse = (where / "old", where / "old.index")
     unpack_bundle(where / "new.bundle", "again", reuse=reuse, limits=limits)
     return result
+
+
+def refuse_again(bundle: Path, limits: Limits) -> None:
+    """Unpack a bundle as old, and again where all of it is known: the limits refuse it then."""
+    unpack_bundle(bundle, "old")
+    where = bundle.parent
+    with pytest.raises(AgentError) as caught:
+        unpack_bundle(bundle, reuse=(where / "old", where / "old.index"), limits=limits)
+    assert caught.value.code is Code.BUNDLE_REFUSED
 
 
 def outcome(bundle: Path, name: str, reuse: tuple[Path, Path] | None) -> object:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,12 @@ from tests.archives import APPSPEC, MTIME, make_tar, pax_entry, pax_record, tar_
 from tests.lint.source import ROOT
 from tests.unpacking import (
     BIG,
+    LIMITED,
     LIMITS,
     assert_index_matches,
     listing,
     outcome,
+    refuse_again,
     rows,
     unpack_bundle,
 )
@@ -195,20 +196,10 @@ def test_a_file_that_a_service_changed_is_written_anew(
     assert rows(tmp_path / "new.index") == rows(tmp_path / "old.index")
 
 
-LIMITED = [
-    replace(LIMITS, members=40),
-    replace(LIMITS, unpacked_bytes=1000),
-    replace(LIMITS, depth=1),
-]
-
-
-@pytest.mark.parametrize("limits", LIMITED, ids=["members", "bytes", "depth"])
+@pytest.mark.parametrize("limits", LIMITED.values(), ids=LIMITED)
 def test_limits_count_what_is_known(limits: Limits, tmp_path: Path) -> None:
     bundle = write_tgz(tmp_path / "bundle.tgz", SPEC, *FILES)
-    unpack_bundle(bundle, "old")
-    with pytest.raises(AgentError) as caught:
-        unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"), limits=limits)
-    assert caught.value.code is Code.BUNDLE_REFUSED
+    refuse_again(bundle, limits)
 
 
 E_ACUTE = "app/\u00e9".encode()

@@ -19,11 +19,13 @@ from tests.archives import APPSPEC, MTIME, ZipEntry, make_zip, make_zip64, small
 from tests.archives_again import AGAIN, FILES, KNOWN, SPEC, Again, changed, local, twins
 from tests.unpacking import (
     BIG,
+    LIMITED,
     LIMITS,
     assert_index_matches,
     listing,
     make_folder,
     pack,
+    refuse_again,
     rows,
     unpack_bundle,
 )
@@ -282,21 +284,11 @@ def test_hostile_zips_over_what_is_known(case: Again, tmp_path: Path) -> None:
     assert listing(tmp_path / "old") == before
 
 
-LIMITED = [
-    replace(LIMITS, members=40),
-    replace(LIMITS, unpacked_bytes=1000),
-    replace(LIMITS, depth=1),
-]
-
-
-@pytest.mark.parametrize("limits", LIMITED, ids=["members", "bytes", "depth"])
+@pytest.mark.parametrize("limits", LIMITED.values(), ids=LIMITED)
 def test_limits_count_what_is_known(limits: Limits, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.zip"
     bundle.write_bytes(make_zip(*KNOWN))
-    unpack_bundle(bundle, "old")
-    with pytest.raises(AgentError) as caught:
-        unpack_bundle(bundle, reuse=(tmp_path / "old", tmp_path / "old.index"), limits=limits)
-    assert caught.value.code is Code.BUNDLE_REFUSED
+    refuse_again(bundle, limits)
 
 
 @pytest.mark.parametrize(
