@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.files import linked, walk
-from agent.files.wanted import Part
+from agent.files.parts import Part
 from agent.system.cancel import Cancel
 
 _CACHE_KIB = 128  # it is read once, in order

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from agent.files import walk
-from agent.files.wanted import Part
+from agent.files.parts import Part
 
 LIMIT = 5000  # entries of one folder, and files that are others: all names are held in memory
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

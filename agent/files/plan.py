@@ -12,6 +12,7 @@ from typing import Any
 from agent.files import acl, choose, compare, early, owners, planfile, selinux, volumes, wanted
 from agent.files.early import Committed
 from agent.files.owners import Capture
+from agent.files.parts import find_parts
 from agent.model.appspec import AppSpec, FileExistsBehavior
 from agent.model.errors import AgentError, Code, from_os_error
 from agent.model.release import Release
@@ -95,7 +96,7 @@ def _make(
         _save_request(plan, request)
         for kind, text in known:
             planfile.add_finding(plan, kind, text)
-        parts = wanted.find_parts(plan, request.appspec, request.application)
+        parts = find_parts(plan, request.appspec, request.application)
         linked_parts = None
         if request.is_just_linked and not request.appspec.permissions:
             linked_parts = request.release.tree, parts

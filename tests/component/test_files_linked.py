@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.files import linked, planfile, wanted
+from agent.files import linked, planfile
 from agent.files.linked import LinkedLook
+from agent.files.parts import find_parts
 from agent.model.appspec import AppSpec, FileMapping, Permission
 from agent.model.release import Release
 from agent.system.cancel import Cancel
@@ -56,7 +57,7 @@ def look(
     with planfile.making(host.base / "scratch.db", Cancel()) as plan:
         plan.execute("ATTACH DATABASE ? AS release", (str(release.index),))
         host.installed.attach(plan)
-        parts = wanted.find_parts(plan, AppSpec("appspec.yml", files=mappings), "app")
+        parts = find_parts(plan, AppSpec("appspec.yml", files=mappings), "app")
     found = LinkedLook(release.tree, lambda: stop)
     is_whole = found.look(parts)
     found.changed = sorted(os.path.relpath(path, app) for path in found.changed)
@@ -112,7 +113,7 @@ def test_a_link_on_the_way_is_not_followed(host: FileHost) -> None:
         plan.execute("ATTACH DATABASE ? AS release", (str(new.index),))
         host.installed.attach(plan)
         mappings = (FileMapping("", str(host.host / "app")),)
-        parts = wanted.find_parts(plan, AppSpec("appspec.yml", files=mappings), "app")
+        parts = find_parts(plan, AppSpec("appspec.yml", files=mappings), "app")
     (host.host / "app/b").rename(host.host / "app/moved")
     (host.host / "app/b").symlink_to("moved")
     found = LinkedLook(new.tree, lambda: False)
