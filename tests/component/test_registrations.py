@@ -109,10 +109,11 @@ def test_a_first_revision_that_is_undone_without_consul(scene: Scene) -> None:
     scene.consul.stop()
     (scene.base / "go").touch()
     assert scene.host.wait_for_outcome(deployment)["outcome"] == "rolled_back"
+    scene.host.stop()  # its next round may be due just now
     scene.consul.start()
     scene.consul.wait_for_leader()
     assert scene.version() == "1"
-    start_round(scene)
+    scene.host.start()
     wait_until(lambda: scene.registered() is None)
 
 
