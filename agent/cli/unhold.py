@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from agent.cli import output, text
 from agent.cli.exits import Exit
@@ -22,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _line(lifted: dict[str, Any] | None) -> str:
+def _line(lifted: dict[str, str] | None) -> str:
     if lifted is None:
         return "there was no hold: deployments may begin"
     by, reason = text.clean(lifted["by"]), text.clean(lifted["reason"])

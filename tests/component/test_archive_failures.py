@@ -30,6 +30,7 @@ def packed(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "packed")
 
 
+@pytest.mark.slow
 def test_a_cut_off_archive_is_damaged_wherever_it_is_cut(tmp_path: Path) -> None:
     files = {"appspec.yml": APPSPEC, "d/small": b"x" * 700, "d/big": os.urandom(300_000)}
     for kind, make in MAKERS.items():
@@ -89,6 +90,7 @@ def test_a_full_disk_is_transient(
     assert caught.value.code is Code.DISK_FULL
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_full_disk_under_the_index_is_transient(small_disk: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
@@ -106,6 +108,7 @@ def test_a_full_disk_under_the_index_is_transient(small_disk: Path, tmp_path: Pa
     assert os.listdir(small_disk) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_cancel_stops_it_and_leaves_no_thread(kind: str, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"

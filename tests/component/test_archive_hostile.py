@@ -98,12 +98,14 @@ INFLATED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", INFLATED, ids=lambda case: case.name)
 def test_without_isal_it_is_refused_as_well(case: Hostile, yard: Path) -> None:
     with inflating.by("zlib"):
         refuse(case, yard)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EARLY, ids=lambda case: case.name)
 def test_nothing_is_written_before_all_entries_are_judged(case: Hostile, yard: Path) -> None:
     bundle = yard / "bundle"

@@ -85,6 +85,7 @@ def test_another_order(tmp_path: Path) -> None:
     assert redeploy(tmp_path / "reversed", KNOWN, KNOWN[::-1]).reused == 41
 
 
+@pytest.mark.slow
 def test_records_in_another_order_than_their_entries(tmp_path: Path) -> None:
     """A place in the directory says nothing of the place in the zip."""
     entries = [SPEC, LINK, *FILES[:20], ZipEntry(b"app/big", BIG), *FILES[20:]]
@@ -171,6 +172,7 @@ def test_a_zip_after_a_tgz_and_the_other_way_round(is_zip_first: bool, tmp_path:
     assert_index_matches(tmp_path / "new", tmp_path / "new.index")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["zip", "zip -y", "python zip"])
 def test_a_build_that_stamps_all_files_anew(tool: str, tmp_path: Path) -> None:
     """zip(1) has times in the records, and once more in extra fields."""

@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
 # the same bytes
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_nothing_but_the_content(tmp_path: Path) -> None:
     digests = set()
     seed = random.Random(4)

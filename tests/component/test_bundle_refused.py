@@ -268,6 +268,7 @@ def test_source_date_epoch_goes_before_git(repository: Path) -> None:
     assert built.manifest.built_at == 1600000000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["no commit", "no git", "broken"])
 def test_git_that_does_not_answer_is_a_warning(
     folder: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch

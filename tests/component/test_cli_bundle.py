@@ -86,6 +86,7 @@ def test_json_is_all_of_stdout(folder: Path, more: dict[str, str]) -> None:
     }
 
 
+@pytest.mark.slow
 def test_errors(folder: Path) -> None:
     (folder / ".env").write_text("PASSWORD=x\n")
     done = agentctl(folder.parent, "bundle", "shop", "--version", "1")
@@ -117,6 +118,7 @@ def test_everything_that_can_be_said(folder: Path, tmp_path: Path) -> None:
     assert content["compatible"] == {"os": ["debian-12", "debian-13"], "arch": ["amd64"]}
 
 
+@pytest.mark.slow
 def test_teamcity_is_told(folder: Path) -> None:
     done = agentctl(folder.parent, "bundle", "shop", "--version", "1", **TEAMCITY)
     lines = done.stdout.splitlines()
@@ -139,6 +141,7 @@ def test_github_is_told(folder: Path, tmp_path: Path) -> None:
     assert "| version | 1 |" in (tmp_path / "summary").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["bundle", "shop", "--version", "1"], ["lint", "shop"]])
 def test_github_shows_problems_at_their_lines(
     folder: Path, tmp_path: Path, command: list[str]

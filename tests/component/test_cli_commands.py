@@ -310,6 +310,7 @@ def test_logs_of_one_deployment_followed(api: ApiServer) -> None:
     assert api.requests[1].query == {"follow": "1"}
 
 
+@pytest.mark.slow
 def test_log_is_followed_across_a_restart_of_the_agent(api: ApiServer) -> None:
     asked: list[str] = []
 

@@ -182,16 +182,19 @@ def test_timeout_ends_the_wait_only(api: ApiServer) -> None:
     assert [request.path for request in api.asked("POST")] == ["/v1/deployments"]
 
 
+@pytest.mark.slow
 def test_timeout_holds_while_the_agent_is_away(api: ApiServer) -> None:
     api.on("GET", EVENTS, cli_server.Raw(b""))
     assert deploy(api, "--timeout", "0.5s").returncode == 10
 
 
+@pytest.mark.slow
 def test_timeout_holds_while_events_pour_in(api: ApiServer) -> None:
     api.on("GET", EVENTS, lambda _: itertools.repeat({"deployment": FETCHING}))
     assert deploy(api, "--timeout", "0.5s").returncode == 10
 
 
+@pytest.mark.slow
 def test_restart_of_the_agent_is_waited_for(api: ApiServer) -> None:
     answers = iter([events(FETCHING), [], cli_server.Raw(b""), events(deployment())])
     api.on("GET", EVENTS, lambda _: next(answers))

@@ -73,6 +73,7 @@ def test_sign_and_verify(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_legacy_signature_of_a_huge_file(folder: Path) -> None:
     bundle, keys = folder / "shop-1.zip", f"{folder}/keys.d"
     argv = ["minisign", "-S", "-l", "-s", f"{folder}/ci.key", "-m", str(bundle)]

@@ -82,6 +82,7 @@ async def test_registering_again_replaces_the_checks(host: ConsulAgent, consul: 
     await consul.deregister("web")
 
 
+@pytest.mark.slow
 async def test_an_http_check_is_consuls_own_work(host: ConsulAgent, consul: Consul) -> None:
     check = ServiceCheck(
         id="web:http",
@@ -240,6 +241,7 @@ async def test_sessions_do_not_end_with_the_network(host: ConsulAgent, consul: C
     assert not found["ServiceChecks"]
 
 
+@pytest.mark.slow
 async def test_a_watch_tells_each_change_once(host: ConsulAgent, consul: Consul) -> None:
     host.put_kv("watched/a", b"1")
     watch = consul.watch_prefix("watched")

@@ -90,6 +90,7 @@ async def test_a_consul_that_is_frozen(server: ConsulAgent) -> None:
     await consul.close()
 
 
+@pytest.mark.slow
 async def test_a_watch_goes_on_after_a_restart_that_forgot_everything(server: ConsulAgent) -> None:
     """The index begins again: one that is ahead of the server would wait for years."""
     for number in range(50):
@@ -134,6 +135,7 @@ async def test_services_are_handled_while_the_servers_are_gone(
         await consul.close()
 
 
+@pytest.mark.slow
 async def test_servers_without_a_leader(state_dir: Path) -> None:
     # Consul itself holds a call for 7 s, to see whether a leader is elected
     lonely = consul_server.lasting_server(
@@ -199,6 +201,7 @@ async def test_something_else_answers() -> None:
         await consul.close()
 
 
+@pytest.mark.slow
 async def test_a_watch_never_becomes_a_hot_loop() -> None:
     """A Consul that is going down ends each blocking query at once, with the same index."""
     entry = json.dumps([{"Key": "w/a", "Value": "MQ==", "ModifyIndex": 7}]).encode()

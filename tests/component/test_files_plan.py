@@ -330,6 +330,7 @@ def test_a_plan_can_be_stopped(host: FileHost) -> None:
         plan.make_plan(request, host.installed, cancel=cancel)
 
 
+@pytest.mark.slow
 def test_many_conflicts_are_all_counted(host: FileHost) -> None:
     names = {f"f{n}": "theirs" for n in range(1200)}
     there(host, **names)

@@ -189,6 +189,7 @@ def test_a_read_only_file_system(host: FileHost, mount: Mount) -> None:
     assert "read-only" in text
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_full_state_folder(host: FileHost, mount: Mount) -> None:
     work_dir = host.layout.work_dir("d-1")
     mount(work_dir, "-t", "tmpfs", "-o", "size=40k", "tmpfs")

@@ -14,6 +14,7 @@ from tests.hook_scene import DEFAULT_BACKEND, STDERR, STDOUT, Scene
 MIB = 2**20
 
 
+@pytest.mark.slow
 async def test_50_mb_of_lines_keep_head_and_tail(state_dir: Path) -> None:
     scene = Scene(state_dir, DEFAULT_BACKEND, log_bytes=2 * MIB)
     before = _peak_bytes()
@@ -33,6 +34,7 @@ async def test_50_mb_of_lines_keep_head_and_tail(state_dir: Path) -> None:
     assert seen[gap:] == list(range(1_000_000 - (len(seen) - gap), 1_000_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", ["head -c 20000000 /dev/zero", "yes | head -c 20000000"])
 async def test_20_mb_without_a_line_end_or_of_tiny_lines(state_dir: Path, flood: str) -> None:
     scene = Scene(state_dir, DEFAULT_BACKEND, log_bytes=MIB)

@@ -40,6 +40,7 @@ def killed(state_dir: Path, backend: str) -> Iterator[Scene]:
             os.kill(scene.pid(name), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_clear_ends_the_interrupted_hook_only(killed: Scene, backend: str) -> None:
     assert is_alive(killed.pid("main"))

@@ -70,6 +70,7 @@ def test_user_may_be_created_by_before_install_for_hooks_after_it() -> None:
     assert warnings == []
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("user", "code"), [("root", "not-permitted"), ("nobody", ""), ("", ""), ("x", "not-found")]

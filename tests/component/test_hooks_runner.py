@@ -125,6 +125,7 @@ async def test_command_not_found_and_not_executable_are_explained(scene: Scene) 
     assert any("126" in line and "noexec" in line for line in error.details)
 
 
+@pytest.mark.slow
 async def test_exit_75_is_tried_again_within_the_timeout(scene: Scene) -> None:
     await scene.run('echo x >> tries; [ "$(wc -l < tries)" -ge 3 ] || exit 75')
     assert (scene.tree / "tries").read_text() == "x\n" * 3

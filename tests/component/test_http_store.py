@@ -256,6 +256,7 @@ async def test_no_proxy_where_it_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the name nowhere.invalid is not known" in error.message
 
 
+@pytest.mark.slow
 async def test_no_connection_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener whose queue is full lets new connections wait."""
     with socket.socket() as full:

@@ -228,6 +228,7 @@ async def test_a_body_that_stalls(server: WebServer, store: stores.Store, state_
     assert starts(server)[0] < starts(server)[1]
 
 
+@pytest.mark.slow
 async def test_a_server_that_never_answers(
     server: WebServer, store: stores.Store, state_dir: Path
 ) -> None:
@@ -236,6 +237,7 @@ async def test_a_server_that_never_answers(
         await fetch(store, "b", state_dir / "b")
 
 
+@pytest.mark.slow
 async def test_a_body_that_trickles(
     server: WebServer, store: stores.Store, state_dir: Path
 ) -> None:
@@ -306,6 +308,7 @@ async def test_a_busy_server_is_asked_again(
     assert len(server.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["seconds", "date"])
 async def test_retry_after_is_kept_to(
     server: WebServer, store: stores.Store, state_dir: Path, kind: str

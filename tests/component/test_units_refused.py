@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(60)
 UNIT = "services:\n  - unit: no-such-unit-of-deploy-agent.service\n"
 
 
+@pytest.mark.slow
 def test_a_unit_without_systemd(state_dir: Path) -> None:
     host = AgentHost(state_dir)
     host.start()

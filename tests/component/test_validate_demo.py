@@ -38,6 +38,7 @@ def run_script(release: Path, event: str) -> None:
     subprocess.run([release / "scripts" / event], check=True, timeout=10, env=environment)
 
 
+@pytest.mark.slow
 def test_the_same_version_gives_the_same_bytes(tmp_path: Path) -> None:
     first = build(tmp_path, "first.zip", "1.214").read_bytes()
     assert build(tmp_path, "second.zip", "1.214").read_bytes() == first
@@ -65,6 +66,7 @@ def test_a_relative_folder_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x.zip").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "verdict", "reported"),
     [

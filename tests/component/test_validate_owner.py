@@ -168,6 +168,7 @@ async def test_where_systemd_does_not_say_the_answer_does_not_count() -> None:
     assert "cannot ask systemd about x" in stranger
 
 
+@pytest.mark.slow
 async def test_a_unit_that_listens_a_little_later_is_waited_for(
     client: HttpClient, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ async def refusal(
     return caught.value
 
 
+@pytest.mark.slow
 async def test_the_right_version_is_proved_and_has_to_stay(
     client: HttpClient, log: DeploymentLog
 ) -> None:
@@ -191,6 +192,7 @@ async def test_what_is_no_url(client: HttpClient, log: DeploymentLog, url: str) 
     assert (await refusal(client, log, check)).code is Code.STATUS_UNREACHABLE
 
 
+@pytest.mark.slow
 async def test_a_slow_answer_is_cut(client: HttpClient, log: DeploymentLog) -> None:
     def answer(_: int) -> Iterator[bytes]:
         service.stopped.wait(30)
@@ -204,6 +206,7 @@ async def test_a_slow_answer_is_cut(client: HttpClient, log: DeploymentLog) -> N
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.slow
 async def test_an_endless_trickle_is_cut(client: HttpClient, log: DeploymentLog) -> None:
     def answer(_: int) -> Iterator[bytes]:
         yield b'HTTP/1.1 200 OK\r\n\r\n{"version": "1.216", "padding": "'
@@ -217,6 +220,7 @@ async def test_an_endless_trickle_is_cut(client: HttpClient, log: DeploymentLog)
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.slow
 async def test_flapping_never_counts_as_stable(client: HttpClient, log: DeploymentLog) -> None:
     def answer(number: int) -> bytes:
         return json_answer(GOOD if number % 2 else {**GOOD, "Database": "Bad"})
@@ -230,6 +234,7 @@ async def test_flapping_never_counts_as_stable(client: HttpClient, log: Deployme
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.slow
 async def test_a_relapse_begins_the_wait_anew(client: HttpClient, log: DeploymentLog) -> None:
     def answer(number: int) -> bytes:
         return json_answer(GOOD if number != 2 else {**GOOD, "version": "1.215"})
@@ -241,6 +246,7 @@ async def test_a_relapse_begins_the_wait_anew(client: HttpClient, log: Deploymen
     assert time.monotonic() - began >= 0.5 + 0.25  # the time before the relapse does not count
 
 
+@pytest.mark.slow
 async def test_a_service_that_comes_up_late(client: HttpClient, log: DeploymentLog) -> None:
     service = StatusService()
     late = threading.Timer(0.4, service.listen)
@@ -251,6 +257,7 @@ async def test_a_service_that_comes_up_late(client: HttpClient, log: DeploymentL
     assert answer.verdict is Verdict.PROVED
 
 
+@pytest.mark.slow
 async def test_the_old_process_answers_first(client: HttpClient, log: DeploymentLog) -> None:
     def answer(number: int) -> bytes:
         return json_answer({**GOOD, "version": "1.215"} if number < 3 else GOOD)
@@ -260,6 +267,7 @@ async def test_the_old_process_answers_first(client: HttpClient, log: Deployment
         assert (await prove(client, log, check)).reported_version == "1.216"
 
 
+@pytest.mark.slow
 async def test_cancel_ends_the_wait(client: HttpClient, log: DeploymentLog) -> None:
     cancel = Cancel()
     with status_service(json_answer({})) as service:

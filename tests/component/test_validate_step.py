@@ -107,6 +107,7 @@ async def test_a_failing_hook_ends_it_before_any_question(
     assert caught.value.code is Code.HOOK_FAILED
 
 
+@pytest.mark.slow
 async def test_one_endpoint_of_two_is_not_enough(state_dir: Path, client: HttpClient) -> None:
     old = json_answer({**GOOD, "version": "1.215"})
     with (

@@ -196,6 +196,7 @@ def streams(rnd: random.Random) -> Streams:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_both_give_the_same_answer(seed: int, tmp_path: Path) -> None:
     rnd = random.Random(seed)

@@ -36,6 +36,7 @@ def read_by_a_shell(path: Path, text: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if name.startswith("V_")}
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
 def test_every_value_comes_back(tmp_path_factory: pytest.TempPathFactory, given: list[str]) -> None:

@@ -146,6 +146,7 @@ TREES = st.recursive(
 SECTIONS = st.sampled_from(["files", "permissions", "hooks", "services", "file_exists_behavior"])
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.dictionaries(SECTIONS, TREES, min_size=1))
 def test_random_trees(sections: dict[str, Any]) -> None:
@@ -156,6 +157,7 @@ def test_random_trees(sections: dict[str, Any]) -> None:
     check(text.encode())
 
 
+@pytest.mark.slow
 @QUICK
 @given(TREES)
 def test_random_trees_as_configuration(tree: object) -> None:
@@ -294,6 +296,7 @@ def _service(service: Service) -> dict[str, Any]:
     return tree
 
 
+@pytest.mark.slow
 @QUICK
 @given(appspecs())
 def test_valid_appspecs_come_back_whole(spec: AppSpec) -> None:

@@ -24,6 +24,7 @@ def is_allowed(value: object, name: str) -> bool:
     return next(iter(schema._validator(name).iter_errors(value)), None) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), PAIRS, ids=lambda each: getattr(each, "name", each))
 def test_same_answer_for_real_files(name: str, path: Path) -> None:
     document = yamldoc.parse_yaml(path.read_bytes(), path.name)
@@ -48,6 +49,7 @@ def test_same_answer_for_every_change_of_a_value(name: str) -> None:
             assert shape.is_allowed(changed, schema.schema(name)) == expected, (place, value)
 
 
+@pytest.mark.slow
 @QUICK
 @given(TREES)
 def test_same_answer_for_random_trees(tree: object) -> None:
@@ -61,6 +63,7 @@ def test_unknown_keyword_is_no_yes() -> None:
         assert not shape.is_allowed(value, {"not": {"type": "null"}})
 
 
+@pytest.mark.slow
 def test_jsonschema_is_not_imported_for_what_is_right(tmp_path: Path) -> None:
     for name in ("bin/app", "scripts/start.sh"):
         (tmp_path / name).parent.mkdir()

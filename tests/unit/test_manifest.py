@@ -186,6 +186,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(json.loads(TEXT))), VALUES)
 def test_any_value_anywhere_is_read_or_refused(key: str, value: object) -> None:
     text = json.dumps({**json.loads(TEXT), key: value}).encode()

@@ -90,6 +90,7 @@ def test_each_kind_is_told_once(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
 def test_keys_that_openssh_makes(kind: str, tmp_path: Path) -> None:
     if not shutil.which("ssh-keygen"):

@@ -55,6 +55,7 @@ async def test_what_cannot_be_started_ends_as_in_a_shell(path: str, code: int) -
     assert path.encode() in done.tail
 
 
+@pytest.mark.slow
 async def test_timeout_ends_the_whole_session() -> None:
     began = time.monotonic()
     done = await run(
