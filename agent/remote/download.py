@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 # (first byte, validator): the answer, with a status of 200, 206, 412 or 416; raises AgentError
 Opener = Callable[[int, str], Awaitable[Stream]]
 
-_BATCH_BYTES = 2**20
+_BATCH_BYTES = 2**18
 _GAIN_BYTES = 2**20  # by this much further than ever: the attempts count anew
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 

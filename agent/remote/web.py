@@ -26,7 +26,7 @@ from agent import __version__
 from agent.model.errors import AgentError, Code, TransientError
 from agent.model.transfer import Patience
 
-_BUFFER_BYTES = 256 * 1024
+_BUFFER_BYTES = 128 * 1024
 _METADATA = frozenset({"169.254.169.254", "fd00:ec2::254"})
 
 
