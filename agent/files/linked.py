@@ -8,7 +8,8 @@ to read both folders takes a third of the time of a look at every file in one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class LinkedLook:
         self.seen: dict[str, walk.Looked] = {}
         self.changed: list[str] = []
         self._tree = tree
+        self._without: set[str] = set()  # of the part that is looked at
         self._is_over = is_over
 
     def look(self, parts: Iterable[Part]) -> bool:
@@ -46,67 +48,57 @@ class LinkedLook:
         return True
 
     def _look_at(self, part: Part) -> None:
-        without = {str(self._tree / source) for source in part.without}
+        self._without = {str(self._tree / source) for source in part.without}
         source = str(self._tree / part.source)
-        release = os.open(source, _FOLDER)
-        try:
-            folders = walk.Folders()
-            try:
-                host = _open(".", folders.open(part.real))
-            except (FileNotFoundError, NotADirectoryError):
-                host = None
-            finally:
-                folders.close()
-            self._compare(release, host, source, part.real.rstrip("/"), without)
-        finally:
-            os.close(release)
+        with _opened(source) as release, closing(walk.Folders()) as folders:
+            above = None
+            with suppress(FileNotFoundError, NotADirectoryError):
+                above = folders.open(part.real)
+            with _opened_if_there(".", above) as host:
+                self._compare(release, host, source, part.real.rstrip("/"))
 
-    def _compare(
-        self, release: int, host: int | None, source: str, target: str, without: set[str]
-    ) -> None:
-        """Compare two folders and those below them; closes `host`."""
-        try:
-            self.seen[target or "/"] = walk.look_at(target or "/")
-            here = {} if host is None else _inodes(host, os.fstat(release).st_dev)
-            below = []
-            with os.scandir(release) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(entry.name)
-                    elif here.get(entry.name) != entry.inode():
-                        self.changed.append(f"{target}/{entry.name}")
-            if len(self.changed) > LIMIT or self._is_over():
-                raise _StoppedError
-            for name in below:
-                if f"{source}/{name}" not in without:
-                    self._enter(release, host, name, (source, target), without)
-        finally:
-            if host is not None:
-                os.close(host)
-
-    def _enter(
-        self, release: int, host: int | None, name: str, above: tuple[str, str], without: set[str]
-    ) -> None:
-        source, target = (f"{each}/{name}" for each in above)
-        inner = _open(name, release)
-        try:
-            there = None
-            if host is not None:
-                try:
-                    there = _open(name, host)
-                except (FileNotFoundError, NotADirectoryError):
-                    there = None
-            self._compare(inner, there, source, target, without)
-        finally:
-            os.close(inner)
+    def _compare(self, release: int, host: int | None, source: str, target: str) -> None:
+        """Compare two folders, and those below them."""
+        self.seen[target or "/"] = walk.look_at(target or "/")
+        here = {} if host is None else _inodes(host, os.fstat(release).st_dev)
+        below = []
+        with os.scandir(release) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                elif here.get(entry.name) != entry.inode():
+                    self.changed.append(f"{target}/{entry.name}")
+        if len(self.changed) > LIMIT or self._is_over():
+            raise _StoppedError
+        for name in below:
+            inner = f"{source}/{name}"
+            if inner not in self._without:
+                with _opened(name, release) as folder, _opened_if_there(name, host) as there:
+                    self._compare(folder, there, inner, f"{target}/{name}")
 
 
 class _StoppedError(Exception):
     pass
 
 
-def _open(name: str, folder: int) -> int:
-    return os.open(name, _FOLDER, dir_fd=folder)
+@contextmanager
+def _opened(name: str, above: int | None = None) -> Iterator[int]:
+    folder = os.open(name, _FOLDER, dir_fd=above)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _opened_if_there(name: str, above: int | None) -> Iterator[int | None]:
+    """None where it is not there, or is no folder; or `above` is None."""
+    with ExitStack() as stack:
+        folder = None
+        if above is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                folder = stack.enter_context(_opened(name, above))
+        yield folder
 
 
 def _inodes(folder: int, device: int) -> dict[str, int]:
