@@ -23,7 +23,7 @@ from agent.model.errors import Code, TransientError
 from agent.system import process
 from agent.system.process import Command
 
-_ALONE = 300  # files; to link them takes about as long as to start a process
+_ALONE = 1000  # files; to link them takes about as long as to start a process
 _PIPE_BYTES = 2**20  # holds a batch while the one before is made
 _END_SECONDS = 60.0
 _STDERR = 2  # the agent's own: only a fault of ours is written there
